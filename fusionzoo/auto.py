@@ -1,0 +1,80 @@
+# Copyright 2026 The fusionzoo authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Registration with transformers' Auto classes: one row per method.
+
+transformers offers no plug-in entry point, so `import fusionzoo` calls `register()` (as soon as transformers' Auto
+classes are loaded). After that `AutoConfig`, `AutoModel`, `AutoModelForSequenceClassification` and `AutoProcessor`
+resolve our `model_type`s from folders and from the Hub.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Method:
+    """Where a method's classes live. `title` and `paper` (arXiv id) are shown by `fusionzoo list`."""
+
+    name: str
+    title: str
+    paper: str
+    prefix: str
+    tasks: tuple[str, ...] = ("SequenceClassification",)
+
+    def _load(self, part: str, class_name: str) -> Any:
+        module = importlib.import_module(f".{part}.{part}_{self.name}", "fusionzoo")
+        return getattr(module, class_name)
+
+    @property
+    def config_class(self) -> Any:
+        return self._load("configuration", f"{self.prefix}Config")
+
+    @property
+    def model_class(self) -> Any:
+        return self._load("modeling", f"{self.prefix}Model")
+
+    def task_class(self, task: str = "SequenceClassification") -> Any:
+        return self._load("modeling", f"{self.prefix}For{task}")
+
+    @property
+    def processor_class(self) -> Any:
+        return self._load("processing", f"{self.prefix}Processor")
+
+
+METHODS: dict[str, Method] = {
+    "mope": Method("mope", "Mixture of Prompt Experts", "2403.10568", "Mope"),
+}
+
+
+def get_method(name: str) -> Method:
+    """The method called `name`. Raises `ValueError` naming the known ones."""
+    if name not in METHODS:
+        raise ValueError(f"Unknown method {name!r}; the zoo has: {', '.join(sorted(METHODS))}.")
+    return METHODS[name]
+
+
+def register() -> None:
+    """Registers every method with the Auto classes. Calling it again changes nothing."""
+    from transformers import AutoConfig, AutoModel, AutoProcessor
+    from transformers.models.auto import modeling_auto
+
+    for method in METHODS.values():
+        config_class = method.config_class
+        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+        AutoModel.register(config_class, method.model_class, exist_ok=True)
+        for task in method.tasks:
+            auto_class = getattr(modeling_auto, f"AutoModelFor{task}")
+            auto_class.register(config_class, method.task_class(task), exist_ok=True)
+        AutoProcessor.register(config_class, method.processor_class, exist_ok=True)
