@@ -13,15 +13,15 @@
 # limitations under the License.
 """A zoo of multimodal fusion methods on the Hugging Face stack.
 
-`import fusionzoo` is cheap: every public name is imported when it is first used. Importing the package also
-arranges that transformers' Auto classes know our models (see `fusionzoo.auto`), as soon as transformers is loaded.
+`import fusionzoo` is cheap: every public name is imported when it is first used. Importing the package also makes
+our models known to transformers' Auto classes (see `fusionzoo.registration`).
 """
 
 import importlib
-import importlib.util
-import sys
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
+
+from .registration import install as _install_registration
 
 
 __version__ = "0.1.0"
@@ -59,36 +59,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-class _RegisterAfterTransformers:
-    """Registers our classes once transformers' Auto classes are imported, so that `import fusionzoo` needs no torch.
-
-    A meta-path finder that finds nothing itself: it lets the normal machinery load `modeling_auto` and appends the
-    registration to that module's execution.
-    """
-
-    _target = "transformers.models.auto.modeling_auto"
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        if fullname != self._target:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is None or spec.loader is None:
-            return spec
-        run_module = spec.loader.exec_module
-
-        def run_and_register(module: Any) -> None:
-            run_module(module)
-            importlib.import_module(".auto", __name__).register()
-
-        spec.loader.exec_module = run_and_register  # type: ignore[method-assign]
-        return spec
-
-
-if _RegisterAfterTransformers._target in sys.modules:
-    importlib.import_module(".auto", __name__).register()
-else:
-    sys.meta_path.insert(0, _RegisterAfterTransformers())
+_install_registration()
 
 if TYPE_CHECKING:
     from .configuration.configuration_mope import MopeConfig as MopeConfig
