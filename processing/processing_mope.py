@@ -1,0 +1,167 @@
+# Copyright 2026 The fusionzoo authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What goes into MoPE: a picture and a text per row, either of which may be absent."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_utils import ImageInput
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.tokenization_utils_base import TextInput
+
+from .image_presets import IMAGE_PRESETS, build_image_processor
+from .missing_inputs import encode_images, encode_text, normalize_image_text
+
+
+DEFAULT_MAX_TEXT_LENGTH = 512
+
+
+class MopeProcessor(ProcessorMixin):  # trf-ignore: TRF057
+    """Turns pictures and texts into the inputs of the MoPE models.
+
+    Args:
+        image_processor (`BaseImageProcessor`):
+            An image processor of transformers that returns `pixel_values` of one size.
+        tokenizer (`PreTrainedTokenizerBase`):
+            A tokenizer with a padding token.
+        max_text_length (`int`, *optional*):
+            Tokens kept per text; `None` means the tokenizer's own limit, at most 512.
+
+    *Inputs*: `images` is a picture or a list with a picture or `None` per row, `text` likewise; a whole modality may be
+    left out. Pictures are PIL images, paths, encoded bytes, uint8 or float (0..1) arrays and tensors; see
+    `processing.image_inputs`. `None` means absent; `""` and a black picture are present. A row needs at least one.
+
+    *Returns* from a call: `pixel_values` (batch, 3, height, width), `input_ids` and `attention_mask` (batch, length),
+    `token_type_ids` where the tokenizer has them, and `missing_type` (batch,) int64: 0 complete, 1 text absent, 2 image
+    absent. An absent picture is all zeros (the mean colour), an absent text is encoded as `""`.
+
+    Example:
+
+    ```python
+    >>> from PIL import Image
+    >>> from fusionzoo import MopeProcessor
+
+    >>> processor = MopeProcessor.from_backbones("path/to/vision", "path/to/text")
+    >>> batch = processor(images=[Image.new("RGB", (80, 60)), None], text=["a red square", "nothing to see"])
+    >>> batch["missing_type"]
+    [0, 2]
+    ```
+    """
+
+    def __init__(self, image_processor: Any, tokenizer: Any, max_text_length: int | None = None):
+        if max_text_length is not None:
+            needed = tokenizer.num_special_tokens_to_add() + 1
+            if isinstance(max_text_length, bool) or not isinstance(max_text_length, int) or max_text_length < needed:
+                raise ValueError(
+                    f"max_text_length={max_text_length!r} must be None or a whole number of tokens, at least {needed} "
+                    "(the special tokens and one of the text)."
+                )
+        self.max_text_length = max_text_length
+        super().__init__(image_processor, tokenizer)
+
+    @classmethod
+    def from_backbones(
+        cls,
+        vision: str | os.PathLike,
+        text: str | os.PathLike,
+        *,
+        image_preset: str | None = None,
+        image_size: int | None = None,
+        backend: str | None = None,
+        max_text_length: int | None = None,
+        **kwargs: Any,
+    ) -> "MopeProcessor":
+        """A processor for two towers, from their own preprocessing files.
+
+        Args:
+            vision, text: Hub ids or local folders.
+            image_preset: a name of `processing.image_presets`, instead of the vision tower's own preprocessing.
+            image_size: side of the picture for a preset; `None` means what the vision tower's config says.
+            backend: `"torchvision"` or `"pil"`; `None` lets transformers choose.
+            max_text_length: as for the constructor.
+            kwargs: passed to both loaders (`token`, `cache_dir`, `local_files_only`, ...).
+
+        Raises:
+            OSError: a tower's files cannot be found.
+            ValueError: `image_size` without a preset, or what `build_image_processor` refuses.
+        """
+        backend_kwargs = {} if backend is None else {"backend": backend}
+        if image_preset is None:
+            if image_size is not None:
+                raise ValueError(f"image_size={image_size!r} needs an image_preset; name one, e.g. 'imagenet'.")
+            image_processor = _load_image_processor(vision, **backend_kwargs, **kwargs)
+        else:
+            config = AutoConfig.from_pretrained(vision, **kwargs)
+            size = config.image_size if image_size is None else image_size
+            image_processor = build_image_processor(image_preset, config.model_type, size, **backend_kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(text, **kwargs)
+        return cls(image_processor=image_processor, tokenizer=tokenizer, max_text_length=max_text_length)
+
+    def __call__(  # trf-ignore: TRF057
+        self,
+        images: ImageInput | Sequence[Any] | None = None,
+        text: TextInput | Sequence[TextInput | None] | None = None,
+        allow_remote_images: bool | None = None,
+        **kwargs: Unpack[ProcessingKwargs],
+    ) -> BatchFeature:
+        """Encodes a batch; see the class for inputs and outputs.
+
+        Args:
+            images, text: as described there.
+            allow_remote_images: whether `http(s)` addresses among the images may be downloaded; off unless `True`.
+            kwargs: options of the image processor and the tokenizer; `return_tensors` is `"pt"`, `"np"` or `None`.
+
+        Raises:
+            TypeError, ValueError: what cannot be used, with the row and the remedy. Refused pictures raise
+                `UnsafeImageError`, a `ValueError` with a `reason`.
+        """
+        rows = normalize_image_text(images, text)
+        max_length_given = "max_length" in kwargs or "max_length" in kwargs.get("text_kwargs", {})
+        kwargs = {key: dict(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
+        options = self._merge_kwargs(
+            self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
+        )
+        text_kwargs, images_kwargs = options["text_kwargs"], options["images_kwargs"]
+        if self.max_text_length is not None and not max_length_given:
+            text_kwargs["max_length"] = self.max_text_length  # wins over what the tokenizer was saved with
+        limit = min(DEFAULT_MAX_TEXT_LENGTH, self.tokenizer.model_max_length)
+        pixel_values = encode_images(
+            self.image_processor, rows.images, allow_remote_images=bool(allow_remote_images), **images_kwargs
+        )
+        tokens = encode_text(self.tokenizer, rows.text, max_length=limit, **text_kwargs)
+        return_tensors = text_kwargs.get("return_tensors")
+        if return_tensors != "pt":
+            pixel_values = pixel_values.numpy() if return_tensors == "np" else list(pixel_values)
+        data = {"pixel_values": pixel_values, **tokens, "missing_type": [int(kind) for kind in rows.missing_type]}
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [*super().model_input_names, "missing_type"]
+
+
+def _load_image_processor(vision: str | os.PathLike, **kwargs: Any) -> Any:
+    try:
+        return AutoImageProcessor.from_pretrained(vision, **kwargs)
+    except OSError as error:
+        raise OSError(
+            f"No image preprocessing could be loaded from {os.fspath(vision)!r}; if the tower itself is there, name a "
+            f"preset: image_preset={', '.join(map(repr, IMAGE_PRESETS))}. ({error})"
+        ) from error
+
+
+__all__ = ["MopeProcessor"]
