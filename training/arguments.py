@@ -30,21 +30,25 @@ class ModelArguments:
 
     method: str = field(metadata={"help": "Name of the fusion method, e.g. mope (`fusionzoo list`)."})
     vision: str | None = field(
-        default=None, metadata={"help": "Vision tower: Hub repo id or local folder of a transformers vision model."}
+        default=None,
+        metadata={"help": "Vision tower: Hub repo id, local folder, or dinov2-small[@side] of `fusionzoo weights`."},
     )
     text: str | None = field(
-        default=None, metadata={"help": "Text tower: Hub repo id or local folder of a transformers text model."}
+        default=None, metadata={"help": "Text tower: Hub repo id, local folder, or minilm of `fusionzoo weights`."}
     )
     checkpoint: str | None = field(
         default=None,
         metadata={"help": "A saved fusionzoo model to start from instead of `vision` and `text` (folder or repo id)."},
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention of the towers: sdpa, eager, flash_attention_2, ..."}
     )
     config: dict[str, Any] = field(
         default_factory=dict,
         metadata={"help": "Fields of the method's config. In a recipe they stand directly in the model section."},
     )
     processor: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Options of the method's processor, as a mapping."}
+        default_factory=dict, metadata={"help": "Options of the method's Processor.from_backbones, as a mapping."}
     )
 
     def __post_init__(self):

@@ -1,0 +1,141 @@
+# Copyright 2026 The fusionzoo authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Names in a recipe or on the command line -> data set, processor and model."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoModelForSequenceClassification, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from ..auto import get_method
+from .arguments import DataArguments, ModelArguments
+from .data.loading import load_fusion_dataset
+from .data.missing_simulation import MissingModality
+from .data.registry import get_dataset_spec
+from .fusion_dataset import FusionDataset, RandAugmentById, TaskDescription, subset_by_hash
+from .pretrained_weights import WEIGHT_SOURCES, default_weights_dir, import_weights
+
+
+@dataclass
+class TaskData:
+    """The splits of a run (absent ones are `None`) and what they mean."""
+
+    spec: TaskDescription
+    train: FusionDataset | None
+    validation: FusionDataset | None
+    test: FusionDataset | None
+
+
+def load_task_data(data: DataArguments, seed: int) -> TaskData:
+    """Loads the data set of a recipe. Raises `ValueError` naming a split that does not exist."""
+    loaded = load_fusion_dataset(data.name, root=data.root, columns=data.columns, **data.options)
+    spec = get_dataset_spec(data.name)
+    augment = None
+    if data.randaugment_num_ops:
+        augment = RandAugmentById(data.randaugment_num_ops, data.randaugment_magnitude)
+
+    def build(wanted: str | None, default: str, *, training: bool) -> FusionDataset | None:
+        name = wanted or default
+        if name not in loaded:
+            if wanted is None:
+                return None
+            raise ValueError(f"The data set {data.name!r} has no split {name!r}; it has {', '.join(loaded)}.")
+        rate = data.missing_rate if training else data.missing_eval_rate
+        missing = None
+        if rate > 0:
+            missing = MissingModality(
+                rate=rate,
+                kind=data.missing_kind,
+                both_ratio=data.missing_both_ratio,
+                seed=seed,
+                per_epoch=data.missing_per_epoch and training,
+            )
+        rows = subset_by_hash(loaded[name], data.max_train_samples if training else data.max_eval_samples, seed)
+        return FusionDataset(rows, spec, seed=seed, missing=missing, augment=augment if training else None)
+
+    return TaskData(
+        spec,
+        build(data.train_split, spec.train_split, training=True),
+        build(data.validation_split, spec.validation_split, training=False),
+        build(data.test_split, spec.test_split, training=False),
+    )
+
+
+def build_processor(model: ModelArguments) -> ProcessorMixin:
+    """The method's processor for the towers (or the saved one) of a recipe."""
+    if model.checkpoint is not None:
+        return AutoProcessor.from_pretrained(model.checkpoint)
+    build = get_method(model.method).processor_class.from_backbones
+    allowed = [name for name in inspect.signature(build).parameters if name not in ("vision", "text", "kwargs")]
+    for name in model.processor:
+        if name not in allowed:
+            raise ValueError(f"Unknown processor option {name!r}; model.processor takes: {', '.join(allowed)}.")
+    return build(resolve_tower(model.vision), resolve_tower(model.text), **model.processor)
+
+
+def build_model(model: ModelArguments, spec: TaskDescription) -> PreTrainedModel:
+    """The model of a recipe with a head for the data set's labels.
+
+    Raises `ValueError` when the config fields contradict each other, or a saved model has other labels.
+    """
+    if model.checkpoint is not None:
+        built = AutoModelForSequenceClassification.from_pretrained(model.checkpoint, **model.config)
+        check_labels(built, spec)
+        return built
+    fields = {"num_labels": spec.num_labels, "problem_type": spec.problem_type}
+    if spec.label_names:
+        fields["id2label"] = dict(enumerate(spec.label_names))
+        fields["label2id"] = {name: number for number, name in enumerate(spec.label_names)}
+        del fields["num_labels"]
+    if model.attn_implementation is not None:
+        fields["attn_implementation"] = model.attn_implementation
+    try:
+        return (
+            get_method(model.method)
+            .task_class()
+            .from_backbones(resolve_tower(model.vision), resolve_tower(model.text), **fields, **model.config)
+        )
+    except StrictDataclassError as error:
+        raise ValueError(f"The model section cannot be used: {error}") from error
+
+
+def resolve_tower(name: str) -> str:
+    """A folder for a tower of `fusionzoo weights` (`dinov2-small`, `dinov2-small@84`, `minilm`), else `name` itself.
+
+    `@84` sets the side of the pictures that the tower's image processor makes. A local folder of that name wins.
+    """
+    short, at, side = name.partition("@")
+    if short not in WEIGHT_SOURCES or Path(name).is_dir():
+        return name
+    if not at:
+        return str(import_weights([short])[short])
+    if not side.isdigit():
+        raise ValueError(f"Tower {name!r}: after @ comes the side of the pictures in pixels, e.g. {short}@84.")
+    folder = default_weights_dir().with_name(f"weights-{side}")
+    return str(import_weights([short], folder, image_size=int(side))[short])
+
+
+def check_labels(model: PreTrainedModel, spec: TaskDescription) -> None:
+    """Raises `ValueError` when a saved model was made for other labels than the data set has."""
+    if model.config.num_labels != spec.num_labels:
+        raise ValueError(f"The model has {model.config.num_labels} labels, the data set {spec.num_labels}.")
+    names = [model.config.id2label[number] for number in range(model.config.num_labels)]
+    if spec.label_names and names != list(spec.label_names) and names[0] != "LABEL_0":
+        first = next(number for number, (a, b) in enumerate(zip(names, spec.label_names)) if a != b)
+        raise ValueError(
+            f"The model's labels are not the data set's: label {first} is {names[first]!r} in the model and "
+            f"{spec.label_names[first]!r} in the data set."
+        )
