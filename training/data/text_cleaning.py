@@ -30,9 +30,11 @@ _LIST_PREFIX, _LIST_SUFFIX = '[["', '"]]'
 _BYTE_RUN = re.compile(r"(?:\\x[0-9a-fA-F]{2})+")
 _PRINTED_BLANK = re.compile(r"\\[trn]")
 _PRINTED_QUOTE = re.compile(r"\\(['\"])")
-_SCRIPT = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
+_TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)\b[^<>]*>")
+_INLINE_TAGS = frozenset(
+    ("a", "abbr", "b", "big", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub", "sup", "tt", "u")
+)
+_HIDDEN_PARTS = (("<script", "</script>"), ("<style", "</style>"), ("<!--", "-->"))
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # C0 and C1 controls but tab, line feed and carriage return; marks that reorder text; the byte order mark.
 _INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -94,7 +96,7 @@ def _clean(text: str, mode: str, printed: bool) -> CleanText:
         text = step("byte_escape", _BYTE_RUN.sub(_decode_bytes, text))
         text = step("printed_escape", _PRINTED_QUOTE.sub(r"\1", _PRINTED_BLANK.sub(" ", text)))
     if "<" in text:
-        text = step("html_tag", _TAG.sub(" ", _COMMENT.sub(" ", _SCRIPT.sub(" ", text))))
+        text = step("html_tag", _strip_tags(text))
     text = step("invisible_character", _INVISIBLE.sub("", text))
     text = _SURROGATE.sub("\ufffd", text)  # an entity or a byte escape can make one
     if mode == "mmbt":
@@ -112,6 +114,24 @@ def _unwrap_list(text: str) -> str:
     if not text.startswith(_LIST_PREFIX):
         return text
     return text[len(_LIST_PREFIX) :].removesuffix(_LIST_SUFFIX)
+
+
+def _strip_tags(text: str) -> str:
+    for start, end in _HIDDEN_PARTS:
+        text = _drop_between(text, start, end)
+    return _TAG.sub(lambda tag: "" if tag.group(1).lower() in _INLINE_TAGS else " ", text)
+
+
+def _drop_between(text: str, start: str, end: str) -> str:
+    """`text` without its parts from `start` to `end`, in time linear in its length whatever it holds."""
+    lowered = text.lower()
+    if len(lowered) != len(text):  # a few letters change their length; their positions would not agree
+        lowered = text
+    kept, position = [], 0
+    while (begin := lowered.find(start, position)) >= 0 and (stop := lowered.find(end, begin)) >= 0:
+        kept.append(text[position:begin])
+        position = stop + len(end)
+    return " ".join([*kept, text[position:]])
 
 
 def _decode_bytes(run: re.Match[str]) -> str:
