@@ -24,25 +24,10 @@ from transformers import AutoConfig, PreTrainedConfig
 WEIGHTS_SCOPES = ("full", "trainable")
 
 
-# The documentation of the shared fields, for `@auto_docstring(custom_args=...)` of each method's configuration.
-FUSION_CONFIG_ARGS = r"""
-    vision_config (`dict` or `PreTrainedConfig`, *optional*):
-        Configuration of the vision tower; a dict needs a `model_type`. `None` takes the method's default tower.
-    text_config (`dict` or `PreTrainedConfig`, *optional*):
-        Configuration of the text tower, likewise.
-    freeze_backbone (`bool`, *optional*, defaults to `True`):
-        Keep the towers' own parameters fixed. A frozen tower is never changed by training, bit for bit.
-    weights_scope (`str`, *optional*, defaults to `"full"`):
-        What `save_pretrained` writes: `"full"`, or `"trainable"`, which leaves out the frozen towers; they are then
-        loaded from where `frozen_parts` says.
-    frozen_parts (`dict`, *optional*):
-        Where each frozen tower comes from: `{"vision_model": {"repo_id": ..., "revision": ...}, ...}`.
-"""
-
-
 @strict
 class FusionConfig(PreTrainedConfig):
-    """Base of the zoo's configurations; see `FUSION_CONFIG_ARGS` for its fields."""
+    """Base of the zoo's configurations: two towers (dicts with a `model_type`, or configurations), whether they are
+    frozen (`freeze_backbone`), and what a checkpoint holds (`weights_scope`, `frozen_parts`)."""
 
     model_type = "fz_fusion"
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
@@ -92,4 +77,4 @@ def _refuse_misspelt(config_class: type, extra: dict[str, Any]) -> None:
             raise ValueError(f"{config_class.__name__} has no field {name!r}; did you mean {close[0]!r}?")
 
 
-__all__ = ["FUSION_CONFIG_ARGS", "FusionConfig"]
+__all__ = ["FusionConfig"]

@@ -18,7 +18,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.utils import auto_docstring
 
-from .configuration_fusion import FUSION_CONFIG_ARGS, FusionConfig
+from .configuration_fusion import FusionConfig
 
 
 # Which tokens a method puts in front of the patches (or after [CLS]), in the official order.
@@ -48,10 +48,17 @@ _CHOICES = {
 }
 
 
-@auto_docstring(custom_args=FUSION_CONFIG_ARGS)
+@auto_docstring
 @strict
 class MopeConfig(FusionConfig):
     r"""
+    freeze_backbone (`bool`, *optional*, defaults to `True`):
+        Keep the towers' own parameters fixed. A frozen tower is never changed by training, bit for bit.
+    weights_scope (`str`, *optional*, defaults to `"full"`):
+        What `save_pretrained` writes: `"full"`, or `"trainable"`, which leaves out the frozen towers; they are then
+        loaded from where `frozen_parts` says.
+    frozen_parts (`dict`, *optional*):
+        Where each frozen tower comes from: `{"vision_model": {"repo_id": ..., "revision": ...}, ...}`.
     main_modality (`str`, *optional*, defaults to `"vision"`):
         The tower that receives the routed prompts and is classified; the other one steers it. `"vision"` or `"text"`.
     fuse_method (`str`, *optional*, defaults to `"mope"`):
