@@ -125,18 +125,18 @@ def encode_images(
 
 
 def encode_text(
-    tokenizer: Any, text: Sequence[str | None], *, max_length: int | None = None, **text_kwargs: Any
+    tokenizer: Any, text: Sequence[str | None], *, default_max_length: int | None = None, **text_kwargs: Any
 ) -> dict[str, Any]:
     """Token ids of a batch in which texts may be absent (they are encoded as `""`).
 
-    Padding to the longest row and truncation at `max_length` are on unless `text_kwargs` say otherwise.
+    Padding to the longest row and truncation at `default_max_length` are on unless `text_kwargs` say otherwise.
 
     Raises:
         ValueError: the tokenizer has no padding token, or the options give more than one row of tokens per text.
     """
     text_kwargs = {"padding": True, "truncation": True, **text_kwargs}
     if text_kwargs["truncation"] not in (False, None) or text_kwargs["padding"] == "max_length":
-        text_kwargs.setdefault("max_length", max_length)
+        text_kwargs.setdefault("max_length", default_max_length)
     if text_kwargs["padding"] not in (False, None, "do_not_pad") and tokenizer.pad_token is None:
         raise ValueError(
             f"{type(tokenizer).__name__} has no padding token; set one, e.g. tokenizer.pad_token = tokenizer.eos_token."

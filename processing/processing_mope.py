@@ -142,7 +142,7 @@ class MopeProcessor(ProcessorMixin):  # trf-ignore: TRF057
         pixel_values = encode_images(
             self.image_processor, rows.images, allow_remote_images=bool(allow_remote_images), **images_kwargs
         )
-        tokens = encode_text(self.tokenizer, rows.text, max_length=limit, **text_kwargs)
+        tokens = encode_text(self.tokenizer, rows.text, default_max_length=limit, **text_kwargs)
         return_tensors = text_kwargs.get("return_tensors")
         if return_tensors != "pt":
             pixel_values = pixel_values.numpy() if return_tensors == "np" else list(pixel_values)
