@@ -176,7 +176,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     them too) are scaled from 0..65535 to 0..255 with rounding; of an animation the current frame is taken.
 
     Raises:
-        UnsafeImageError: for modes without a defined white level (32-bit floats) or without a conversion (Lab).
+        UnsafeImageError: for 32-bit floats, which have no defined white level, and what Pillow cannot decode or convert.
     """
     try:
         image.load()
