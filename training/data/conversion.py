@@ -32,7 +32,7 @@ from .registry import DatasetSpec
 from .text_cleaning import clean_text
 
 
-class PrepareError(Exception):
+class PrepareError(ValueError):
     """A raw tree cannot be prepared. `exit_code` is what a command should exit with."""
 
     exit_code = 2

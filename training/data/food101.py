@@ -114,8 +114,10 @@ class Food101Converter(Converter):
         if not file or file in (".", "..") or "/" in file or "\\" in file or "\0" in file:
             raise SkipRecord("unsafe_path")
         label = self.label_ids.get(class_name)
-        if label is None or (listed_class is not None and listed_class != class_name):
-            raise SkipRecord("label_unknown")
+        if label is None:
+            raise SkipRecord("class_unknown")
+        if listed_class is not None and listed_class != class_name:
+            raise SkipRecord("class_mismatch")
         if self.layout.name == "missing-modality":
             title = self._title_from_json(file)
         elif self.layout.name == "owner":
@@ -152,15 +154,20 @@ class Food101Converter(Converter):
                     yield Entry(_stem(file), [file, None, class_name])
 
     def _held_out(self, listed: list[Entry]) -> set[str]:
-        """Of each class, the floor(share * n) ids with the smallest hash."""
+        """round(share * n) ids in all, from each class in proportion, the ones with the smallest hash."""
         by_class: dict[str, set[str]] = {}
         for entry in listed:
             if entry.data is not None:
                 by_class.setdefault(_class_of(entry.data[0]), set()).add(entry.id)
+        exact = {name: self._share * len(ids) for name, ids in by_class.items()}
+        taken = {name: int(count) for name, count in exact.items()}
+        missing = round(self._share * sum(map(len, by_class.values()))) - sum(taken.values())
+        for name in sorted(exact, key=lambda name: (taken[name] - exact[name], name))[: max(0, missing)]:
+            taken[name] += 1
         held_out: set[str] = set()
-        for ids in by_class.values():
+        for name, ids in by_class.items():
             ranked = sorted(ids, key=lambda i: hashlib.sha256(i.encode("utf-8", "surrogateescape")).digest())
-            held_out.update(ranked[: int(self._share * len(ids))])
+            held_out.update(ranked[: taken[name]])
         return held_out
 
     def _split_lists(self) -> dict[str, list[str]]:

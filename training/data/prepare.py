@@ -44,15 +44,18 @@ from .conversion import (
 from .dataset_card import render_dataset_card
 from .expected_counts import expected_rows
 from .images import truncated_images_allowed
-from .prepare_report import Report, ShardStatistics, SplitReport, merge_statistics
+from .prepare_report import EXIT_USAGE, Report, ShardStatistics, SplitReport, merge_statistics
 from .raw_files import RawFileError
 from .registry import DatasetSpec, get_dataset_spec
 from .shard_writer import BuildFolder, write_shard
 from .text_cleaning import TEXT_CLEAN_MODES
+from .verify_prepared import verify_dataset
 
 
 if TYPE_CHECKING:
     from datasets import Features
+
+__all__ = ["prepare_command", "prepare_dataset", "verify_dataset"]
 
 FORMAT_VERSION = 1  # of the prepared folder; raise it whenever the same raw data would give other bytes
 
@@ -148,6 +151,29 @@ def prepare_dataset(
             )
             folder.finish(report.to_json(), card)
     return report
+
+
+def prepare_command(
+    name: str, raw_dir: str | os.PathLike, out_dir: str | os.PathLike, *, echo=print, **options
+) -> int:
+    """[`prepare_dataset`] for a command line: says through `echo` what happens, and returns the exit code.
+
+    Errors of the user (2) and an interruption (130) become a code as well; an interrupted build can be resumed.
+    """
+
+    def show(event: dict[str, Any]) -> None:
+        echo(" ".join(f"{key}={value}" for key, value in event.items()))
+
+    try:
+        report = prepare_dataset(name, raw_dir, out_dir, progress=show, **options)
+    except ValueError as error:
+        echo(f"error: {error}")
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        echo("interrupted; run the same command again to go on")
+        return 130
+    echo(report.table())
+    return report.exit_code
 
 
 def converter_class(spec: DatasetSpec) -> type[Converter]:
