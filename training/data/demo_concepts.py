@@ -169,9 +169,21 @@ def with_article(name: str) -> str:
     return f"{'an' if vowel else 'a'} {word}"
 
 
+# Key words that are no topic of a page, or fit half of the classes.
+_NO_TOPIC = frozenset(
+    (
+        "asian", "british", "cold", "food", "hot", "indian", "italian", "japanese", "mexican", "nature", "orange",
+        "photo", "plant", "spicy", "summer", "tropical", "wild", "activity", "clean", "cut", "force", "sharp",
+        "accordian", "cancer", "drunk", "happy", "instructment", "phallic", "shroom", "staffmode", "suitup", "uber",
+        "vegatable", "weed",
+    )
+)  # fmt: skip
+
+
 @functools.cache
 def title_words(name: str) -> tuple[str, ...]:
     """The name of a concept and up to three further key words for it, plain lower-case English."""
-    keywords = [k.lower() for k in emoji_by_name()[name].keywords]
-    plain = [k for k in dict.fromkeys(keywords) if re.fullmatch(r"[a-z]{3,}( [a-z]{3,})?", k) and k != word_for(name)]
-    return (word_for(name), *plain[:3])
+    word = word_for(name)
+    keywords = dict.fromkeys(k.lower() for k in emoji_by_name()[name].keywords)
+    plain = [k for k in keywords if re.fullmatch(r"[a-z]{3,}( [a-z]{3,})?", k) and k != word and k not in _NO_TOPIC]
+    return (word, *plain[:3])

@@ -110,7 +110,7 @@ def food_sample(seed: int, split: str, index: int, style: str = "both") -> FoodS
     if told is None:
         return FoodSample(label, shown, None, pick(rng, EMPTY_TITLES), scene)
     name, *keywords = title_words(own if told == label else pick(rng, FOOD_CONCEPTS[told]))
-    word = name if rng.random() < 0.5 else pick(rng, keywords)
+    word = name if rng.random() < 0.5 else pick(rng, keywords or [name])
     title = pick(rng, FOOD_TITLES).format(w=word)
     return FoodSample(label, shown, told, title[0].upper() + title[1:], scene)
 
