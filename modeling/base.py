@@ -221,15 +221,15 @@ class FusionPreTrainedModel(PreTrainedModel):
             if origin.get("sha256") not in (None, fingerprint(tower_state)):
                 raise ValueError(
                     f"The weights of {origin['repo_id']} (revision {origin.get('revision')}) are not those that "
-                    f"{source} was trained on; restore them, or load a checkpoint saved with weights_scope=\"full\"."
+                    f'{source} was trained on; restore them, or load a checkpoint saved with weights_scope="full".'
                 )
             state |= {f"{prefix}{name}.{key}": value for key, value in tower_state.items()}
         kwargs = {name: value for name, value in kwargs.items() if name not in _HUB_KEYWORDS}
         model, info = super().from_pretrained(
             None, config=config, state_dict=state, output_loading_info=True, **kwargs
         )
-        head_is_new = prefix and set(info["missing_keys"]) and not any(
-            key.startswith(prefix) for key in info["missing_keys"]
+        head_is_new = (
+            prefix and set(info["missing_keys"]) and not any(key.startswith(prefix) for key in info["missing_keys"])
         )
         if info["missing_keys"] and not head_is_new:
             raise ValueError(f"{source} lacks {', '.join(sorted(info['missing_keys'])[:5])} ...")

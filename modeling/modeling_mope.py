@@ -278,9 +278,7 @@ class MopeSteering:
             return self.feature_scores[:, bank.router_row(stage, block)]
         router = bank.routers[stage]
         noise = None if self.noise is None else self.noise[:, len(self.scores)]
-        self.scores.append(
-            router(index, router.pooled(prompts, tokens), self.cross_queries[stage][:, index], noise)
-        )
+        self.scores.append(router(index, router.pooled(prompts, tokens), self.cross_queries[stage][:, index], noise))
         return self.scores[-1]
 
     def __call__(
@@ -464,9 +462,7 @@ class MopeModel(MopePreTrainedModel):
         weights = attention_mask.to(tokens.dtype).unsqueeze(-1)
         return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
 
-    def encode_image(
-        self, pixel_values: torch.Tensor, absent: torch.Tensor | None, next_prompts: Any
-    ) -> torch.Tensor:
+    def encode_image(self, pixel_values: torch.Tensor, absent: torch.Tensor | None, next_prompts: Any) -> torch.Tensor:
         """The vision tower's feature, `(batch, vision_feature_size)`.
 
         Args:

@@ -169,13 +169,14 @@ def from_windows(
     """The inverse of `to_windows`: prompts `(batch, P, dim)` averaged over the windows, patches `(batch, H, W, dim)`."""
     rows, columns = grid[0] // window, grid[1] // window
     windows, dim = rows * columns, tokens.shape[-1]
+    batch = tokens.shape[0] // windows
     prompts, patches = tokens[:, :num_prompts], tokens[:, num_prompts:]
     if order == "sample":
-        prompts = prompts.view(-1, windows, num_prompts, dim).mean(1)
+        prompts = prompts.view(batch, windows, num_prompts, dim).mean(1)
     else:
-        prompts = prompts.reshape(windows, -1, num_prompts, dim).mean(0)
-    patches = patches.reshape(-1, rows, columns, window, window, dim).transpose(2, 3)
-    return prompts, patches.reshape(-1, *grid, dim)
+        prompts = prompts.reshape(windows, batch, num_prompts, dim).mean(0)
+    patches = patches.reshape(batch, rows, columns, window, window, dim).transpose(2, 3)
+    return prompts, patches.reshape(batch, *grid, dim)
 
 
 def window_bias(
