@@ -27,7 +27,7 @@ from fusionzoo.modeling.routing import importance_loss, squared_variation
 
 
 # The official fixtures state 1e-4 absolute and 2e-4 for gradients; ours hold tighter ones.
-TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+TOLERANCE = {"atol": 2e-5, "rtol": 1e-5}
 GRADIENT_TOLERANCE = {"atol": 1e-5, "rtol": 1e-4}
 
 
