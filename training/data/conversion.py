@@ -22,7 +22,6 @@ work that may fail, and may run in several threads.
 import dataclasses
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -97,6 +96,7 @@ class ConversionOptions:
     max_side: int = 512
     text_clean: str = "standard"
     keep_raw_text: bool = False
+    allow_truncated: bool = False
     max_pixels: int = 89_000_000
     max_bytes: int = 64 << 20
     quality: int = 95
@@ -132,6 +132,7 @@ class RowBuilder:
                 quality=self._options.quality,
                 max_pixels=self._options.max_pixels,
                 max_bytes=self._options.max_bytes,
+                allow_truncated=self._options.allow_truncated,
             )
         except UnsafeImageError as error:
             raise SkipRecord(error.reason) from error
@@ -166,9 +167,9 @@ class Converter(ABC):
         self.spec = spec
         self.options = options
         self.extra = check_options(spec.name, self.OPTIONS, extra or {})
-        self.warnings: Counter[str] = Counter()
+        self.warnings: list[str] = []
         self.layout, self.base, notes = recognise_layout(spec, raw_dir, self.LAYOUTS, variant)
-        self.warnings.update(notes)
+        self.warnings += notes
         self.finder = ImageFinder(self.base)
         self.label_ids = {name: index for index, name in enumerate(spec.label_names)}
         self.scan()
@@ -213,8 +214,9 @@ class Converter(ABC):
         return _exists(self.base, relative)
 
     def warn(self, text: str) -> None:
-        """Adds a sentence to the report; equal sentences are counted."""
-        self.warnings[text] += 1
+        """Adds a sentence to the report, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
 
 
 def check_options(name: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:

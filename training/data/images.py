@@ -21,7 +21,7 @@ import hashlib
 import io
 import os
 import re
-from contextlib import contextmanager
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,6 @@ __all__ = [
     "open_image_safely",
     "resolve_inside",
     "store_image",
-    "truncated_images_allowed",
 ]
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -56,6 +55,7 @@ _KEPT_FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 _KEPT_MODES = ("L", "RGB", "RGBA")
 _ORIENTATION_TAG = 0x0112
 _HASH_SIDE = 64
+_TRUNCATION_LOCK = threading.Lock()
 
 
 def open_image_safely(
@@ -158,7 +158,8 @@ class StoredImage:
     Attributes:
         data: the encoded bytes: the original ones, or a JPEG.
         extension: `.jpg`, `.png` or `.webp`.
-        repairs: what was changed: `exif_transposed`, `mode_converted`, `resized`, `first_frame`, `format_converted`.
+        repairs: what was changed: `exif_transposed`, `mode_converted`, `resized`, `first_frame`, `format_converted`,
+            `truncated`.
         digest: sha256 (first 16 bytes) of the picture at 64x64 RGB: equal for the same picture in other encodings.
     """
 
@@ -175,12 +176,13 @@ def store_image(
     quality: int = 95,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
+    allow_truncated: bool = False,
 ) -> StoredImage:
     """Checks a picture by decoding it completely, and gives the bytes to store.
 
     The original bytes are kept for a still, upright JPEG, PNG or WebP of mode L, RGB or RGBA whose longer side is at most
-    `max_side` (0: any). Everything else becomes an upright RGB JPEG without metadata, transparency on white. The same input
-    gives the same bytes.
+    `max_side` (0: any). Everything else becomes an upright RGB JPEG without metadata, transparency on white; so does, with
+    `allow_truncated`, a picture that breaks off. The same input gives the same bytes.
 
     Raises:
         UnsafeImageError: see [`open_image_safely`].
@@ -189,11 +191,16 @@ def store_image(
         data = bytes(path_or_bytes)
     else:
         data = read_image_bytes(path_or_bytes, max_bytes=max_bytes)
-    image = decode_image(data, max_pixels=max_pixels, max_bytes=max_bytes)
+    filled = False
+    if allow_truncated:
+        image, filled = _decode_even_if_truncated(data, max_pixels, max_bytes)
+    else:
+        image = decode_image(data, max_pixels=max_pixels, max_bytes=max_bytes)
     too_long = max_side > 0 and max(image.size) > max_side
     repairs = [
         name
         for name, applies in (
+            ("truncated", filled),
             ("first_frame", bool(getattr(image, "is_animated", False))),
             ("format_converted", image.format not in _KEPT_FORMATS),
             ("mode_converted", image.mode not in _KEPT_MODES),
@@ -212,15 +219,22 @@ def store_image(
     return StoredImage(buffer.getvalue(), ".jpg", tuple(repairs), _digest(plain))
 
 
-@contextmanager
-def truncated_images_allowed(allowed: bool):
-    """Within the block Pillow fills the missing part of truncated files with grey (`allowed`) or refuses them."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = allowed
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+def _decode_even_if_truncated(data: bytes, max_pixels: int, max_bytes: int) -> tuple[Image.Image, bool]:
+    """The picture, and whether its missing part had to be filled with grey.
+
+    Pillow's switch is global, so that this takes turns with itself in other threads.
+    """
+    with _TRUNCATION_LOCK:
+        try:
+            return decode_image(data, max_pixels=max_pixels, max_bytes=max_bytes), False
+        except UnsafeImageError as error:
+            if error.reason != "image_unreadable":
+                raise
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            return decode_image(data, max_pixels=max_pixels, max_bytes=max_bytes), True
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 def _digest(image: Image.Image) -> bytes:

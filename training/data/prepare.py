@@ -43,7 +43,6 @@ from .conversion import (
 )
 from .dataset_card import render_dataset_card
 from .expected_counts import expected_rows
-from .images import truncated_images_allowed
 from .prepare_report import EXIT_USAGE, Report, ShardStatistics, SplitReport, merge_statistics
 from .raw_files import RawFileError
 from .registry import DatasetSpec, get_dataset_spec
@@ -120,6 +119,7 @@ def prepare_dataset(
         max_side=spec.default_max_side if max_side is None else max_side,
         text_clean=text_clean,
         keep_raw_text=keep_raw_text,
+        allow_truncated=allow_truncated,
     )
     rows_per_shard = rows_per_shard or spec.rows_per_shard
     try:
@@ -128,28 +128,27 @@ def prepare_dataset(
         index = {split: _read_index(converter, split, limit) for split in chosen}
     except RawFileError as error:
         raise LayoutError(f"{spec.name}: {error}") from error
-    header = _header(converter, index, limit, rows_per_shard, allow_truncated)
+    header = _header(converter, index, limit, rows_per_shard)
     report = _empty_report(converter, index, header, limit)
     report.max_skip, report.strict = max_skip, strict
     job = _Job(converter, limit, rows_per_shard, workers, progress or _silent)
 
-    with truncated_images_allowed(allow_truncated):
-        if dry_run:
-            parts = list(job.statistics_only(index))
-            merge_statistics(report, parts, spec.label_names)
-            return report
-        with BuildFolder(out_dir, header, resume) as folder:
-            if folder.is_complete:
-                job.progress({"event": "unchanged", "folder": os.fspath(out_dir)})
-                return Report.load(out_dir, max_skip=max_skip, strict=strict)
-            if folder.restart_reason:
-                job.progress({"event": "restart", "reason": folder.restart_reason})
-            shards = list(job.write(folder, index))
-            merge_statistics(report, [statistics for _, statistics in shards], spec.label_names)
-            card = render_dataset_card(
-                spec, report, job.features, shards, converter.split_aliases(), header["options"], limit
-            )
-            folder.finish(report.to_json(), card)
+    if dry_run:
+        parts = list(job.statistics_only(index))
+        merge_statistics(report, parts, spec.label_names)
+        return report
+    with BuildFolder(out_dir, header, resume) as folder:
+        if folder.is_complete:
+            job.progress({"event": "unchanged", "folder": os.fspath(out_dir)})
+            return Report.load(out_dir, max_skip=max_skip, strict=strict)
+        if folder.restart_reason:
+            job.progress({"event": "restart", "reason": folder.restart_reason})
+        shards = list(job.write(folder, index))
+        merge_statistics(report, [statistics for _, statistics in shards], spec.label_names)
+        card = render_dataset_card(
+            spec, report, job.features, shards, converter.split_aliases(), header["options"], limit
+        )
+        folder.finish(report.to_json(), card)
     return report
 
 
@@ -335,15 +334,13 @@ def _read_index(converter: Converter, split: str, limit: int | None) -> _Index:
     return _Index(count, digest.hexdigest(), frozenset(ids))
 
 
-def _header(
-    converter: Converter, index: dict[str, _Index], limit: int | None, rows_per_shard: int, allow_truncated: bool
-) -> dict[str, Any]:
+def _header(converter: Converter, index: dict[str, _Index], limit: int | None, rows_per_shard: int) -> dict[str, Any]:
     options = converter.options
     shown = {
         "max_side": options.max_side,
         "text_clean": options.text_clean,
         "keep_raw_text": options.keep_raw_text,
-        "allow_truncated": allow_truncated,
+        "allow_truncated": options.allow_truncated,
         "rows_per_shard": rows_per_shard,
         "limit": limit,
         "splits": list(index),
@@ -379,9 +376,7 @@ def _empty_report(converter: Converter, index: dict[str, _Index], header: dict[s
             report.warnings.append(
                 f"{split}: {known.rows:,} records expected{certainty}, {facts.count:,} found in the raw tree."
             )
-    report.warnings += [
-        text if count == 1 else f"{text} ({count:,} times)" for text, count in sorted(converter.warnings.items())
-    ]
+    report.warnings += converter.warnings
     if converter.IDS_ARE_UNIQUE:
         for (one, first), (other, second) in itertools.combinations(index.items(), 2):
             shared = len(first.ids & second.ids)
