@@ -44,6 +44,7 @@ class FusionPreTrainedModel(PreTrainedModel):
     # Our losses are means: the Trainer must not divide them by the number of items of the accumulated batch.
     accepts_loss_kwargs = False
     input_modalities = ("image", "text")
+    main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True

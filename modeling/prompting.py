@@ -68,10 +68,11 @@ def remove_after_first(tokens: torch.Tensor, num_prompts: int) -> tuple[torch.Te
 def _run(layer: nn.Module, function: Callable, *args: torch.Tensor | None) -> torch.Tensor:
     """Calls `function`, under activation checkpointing if the layer has it switched on.
 
-    Stock layers skip checkpointing outside training mode; a frozen tower is always outside it, yet activations are
-    kept for the prompts' gradients.
+    Stock layers checkpoint themselves in training mode (twice would recompute twice), but skip it outside; a frozen
+    tower is always outside it, yet activations are kept for the prompts' gradients.
     """
-    if getattr(layer, "gradient_checkpointing", False) and torch.is_grad_enabled():
+    checkpoints_itself = function is layer and layer.training
+    if getattr(layer, "gradient_checkpointing", False) and torch.is_grad_enabled() and not checkpoints_itself:
         return layer._gradient_checkpointing_func(function, *args)
     return function(*args)
 
