@@ -177,5 +177,20 @@ def exclude(*exclusions: Exclusion) -> Callable[[type], type]:
     return decorate
 
 
+def keep_only(prefix: str) -> Callable[[type], type]:
+    """Class decorator: of the inherited tests, those with this prefix stay; the others run in another class."""
+
+    def decorate(test_class: type) -> type:
+        names = [name for name in dir(test_class) if name.startswith("test_")]
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(f"{test_class.__name__} has no test {prefix}*")
+        for name in names:
+            if not name.startswith(prefix):
+                setattr(test_class, name, None)
+        return test_class
+
+    return decorate
+
+
 def _empty_test(self: Any) -> None:
     pass
