@@ -18,6 +18,7 @@ Kaggle copy: `texts/{train,test}_titles.csv` without header: file, title, class.
 name up to the last underscore. Titles went through Python's `repr` and are repaired by [`text_cleaning.clean_title`].
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -61,7 +62,7 @@ class Food101Converter(Converter):
         if self.layout.name == "missing-modality":
             self._check_class_index()
         elif self.layout.name == "kaggle" and self.has("split.json"):
-            names = self._split_lists()
+            names = self._split_lists
             self._split_of = {split: set(names[split]) for split in names}
             known = self._split_of["train"] | self._split_of["validation"]
             unlisted = sum(1 for entry in self._listed("train") if entry.data and entry.data[0] not in known)
@@ -91,7 +92,7 @@ class Food101Converter(Converter):
     def entries(self, split: str) -> Iterator[Entry]:
         """Entries with data [file, title or None, class by the list or None]."""
         if self.layout.name == "missing-modality":
-            for file in self._split_lists()[split]:
+            for file in self._split_lists[split]:
                 yield Entry(_stem(file), [file, None, None])
             return
         listed = self._listed("test" if split == "test" else "train")
@@ -170,7 +171,9 @@ class Food101Converter(Converter):
             held_out.update(ranked[: taken[name]])
         return held_out
 
+    @functools.cached_property
     def _split_lists(self) -> dict[str, list[str]]:
+        """The file names of each split, from split.json."""
         content = load_json(self.file("split.json"), lambda key: self.warn(f"split.json repeats the key {key!r}."))
         if not isinstance(content, dict) or any(
             not isinstance(content.get(key), list) for key in _SPLIT_KEYS.values()

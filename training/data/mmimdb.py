@@ -17,6 +17,7 @@ A record is an IMDbPY dump; `plot` is a list of strings, each possibly ending in
 the longest plot (the first of equal ones), as in the GMU code; `plots` keeps all. Genres outside the 23 are ignored.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ class MMIMDbConverter(Converter):
         return tuple(_SPLIT_KEYS)
 
     def entries(self, split: str) -> Iterator[Entry]:
-        names = self._split_lists()[_SPLIT_KEYS[split]]
+        names = self._split_lists[_SPLIT_KEYS[split]]
         yield from (Entry(_seven_digits(name), None) for name in names)
 
     def build(self, entry: Entry, split: str, row: RowBuilder) -> dict[str, Any]:
@@ -77,7 +78,9 @@ class MMIMDbConverter(Converter):
             "source": source,
         }
 
+    @functools.cached_property
     def _split_lists(self) -> dict[str, list]:
+        """The ids of each split, from split.json."""
         content = load_json(self.file("split.json"), lambda key: self.warn("split.json repeats a key."))
         if not isinstance(content, dict) or any(
             not isinstance(content.get(key), list) for key in _SPLIT_KEYS.values()
