@@ -137,7 +137,7 @@ RUS_FRUITS = (
 )  # fmt: skip
 RUS_TOOLS = ("hammer", "axe", "wrench", "screwdriver", "ladder", "shovel", "magnet", "gear")
 RUS_FIRST_WORDS = ("Today", "Yesterday", "Maybe", "Finally")
-RUS_BACKGROUNDS = ((250, 200, 200), (190, 230, 190), (185, 205, 245), (250, 235, 160))
+RUS_BACKGROUNDS = ((245, 165, 165), (150, 215, 150), (150, 180, 245), (250, 225, 110))
 
 # What to call a concept in a sentence where its name is a code word.
 _WORDS = {
