@@ -226,6 +226,13 @@ class MopeConfig(FusionConfig):
         return self.fuse_method != "vision_only"
 
     @property
+    def classified_modalities(self) -> tuple[str, ...]:
+        """The towers whose features the head sees, in this order."""
+        if self.fuse_method in ("late_concat", "ensemble"):
+            return ("vision", "text")
+        return ("text",) if self.text_is_steered or not self.uses_vision else ("vision",)
+
+    @property
     def prompt_kinds(self) -> tuple[str, ...]:
         """The kinds of prompt tokens of the steered tower, in the order in which they are inserted."""
         kinds = PROMPT_KINDS[self.fuse_method]

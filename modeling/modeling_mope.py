@@ -26,7 +26,7 @@ mapped from the other modality. The router of block `i` (per block, nothing shar
 An importance loss `(std(S) / mean(S))^2` of `S_j = sum_batch r_j` keeps the experts in use.
 """
 
-from typing import Any
+from functools import partial
 
 import torch
 from torch import nn
@@ -34,282 +34,20 @@ from transformers import initialization as init
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
 
-from ..configuration.configuration_mope import ROUTED_METHODS, MopeConfig
+from ..configuration.configuration_mope import MopeConfig
 from .base import FusionPreTrainedModel, build_tower
 from .missing_modality import MissingType, is_absent, replace_absent
 from .outputs import FusionClassifierOutput, FusionModelOutput
-from .prompting import run_prompted_swin, run_prompted_text, run_prompted_vit, tower_stages
-from .routing import importance_loss, routing_weights
-
-
-class MopePromptBank(nn.ParameterList):
-    """Prompt tokens, one tensor per stage.
-
-    Args:
-        shapes: shape of each stage's tensor, `(..., blocks, length, width)`.
-        init_range: draw uniformly from plus or minus this; `None` leaves it to `config.prompt_init`.
-    """
-
-    def __init__(self, shapes: list[tuple[int, ...]], init_range: float | None = None):
-        super().__init__([torch.empty(shape) for shape in shapes])
-        self.init_range = init_range
-
-
-class MopeStaticPrompts(nn.Module):
-    """Prompts shared by all instances, one set per block (visual prompt tuning, "deep")."""
-
-    def __init__(self, config: MopeConfig, stages: list[tuple[int, int]], length: int, init_range: float | None):
-        super().__init__()
-        self.dropout = nn.Dropout(config.prompt_dropout)
-        self.prompts = MopePromptBank([(depth, length, width) for width, depth in stages], init_range)
-
-    def forward(self, stage: int, block: int, prompts: torch.Tensor | None, tokens: torch.Tensor) -> torch.Tensor:
-        return self.dropout(self.prompts[stage][block]).expand(tokens.shape[0], -1, -1)  # (batch, n, width)
-
-
-class MopeMapper(nn.Module):
-    """The other modality's feature, mapped to one token per stage: `GELU(V_s GELU(norm(W y + b)) + c_s)`."""
-
-    def __init__(self, config: MopeConfig, feature_size: int, widths: list[int]):
-        super().__init__()
-        hidden_size = config.mapper_hidden_size
-        self.always_use_statistics = config.mapper_norm == "affine"
-        self.down = nn.Linear(feature_size, hidden_size)
-        self.norm: nn.Module
-        if config.mapper_norm in ("affine", "batch_norm"):
-            self.norm = nn.BatchNorm1d(hidden_size)
-        elif config.mapper_norm == "layer_norm":
-            self.norm = nn.LayerNorm(hidden_size)
-        else:
-            self.norm = nn.Identity()
-        self.up = nn.ModuleList([nn.Linear(hidden_size, width) for width in widths])
-        self.activation = nn.GELU()
-
-    def train(self, mode: bool = True) -> "MopeMapper":
-        super().train(mode)
-        if self.always_use_statistics:
-            self.norm.eval()
-        return self
-
-    def encode(self, feature: torch.Tensor) -> torch.Tensor:
-        """`(batch, feature_size)` to the shared hidden layer `(batch, mapper_hidden_size)`."""
-        return self.activation(self.norm(self.down(feature)))
-
-    def forward(self, hidden: torch.Tensor) -> list[torch.Tensor]:
-        """The hidden layer to one `(batch, width)` token per stage."""
-        return [self.activation(up(hidden)) for up in self.up]
-
-
-class MopeRouter(nn.Module):
-    """Routers of one stage's blocks: `r = softmax([W_a mean(x) + b_a ; W_b y + b_b] K / tau + eps)`."""
-
-    def __init__(self, config: MopeConfig, blocks: int, width: int, feature_size: int):
-        super().__init__()
-        self.blocks, self.cross_dim = blocks, config.router_cross_dim
-        self.temperature, self.top_k, self.pool = config.router_temperature, config.router_top_k, config.router_pool
-        self.cross_proj = nn.Linear(feature_size, blocks * config.router_cross_dim)  # all blocks in one product
-        self.self_weight = nn.Parameter(torch.empty(blocks, config.router_self_dim, width))
-        self.self_bias = nn.Parameter(torch.empty(blocks, config.router_self_dim))
-        keys = torch.empty(blocks, config.router_self_dim + config.router_cross_dim, config.num_experts)
-        self.keys = nn.Parameter(keys) if config.train_router_keys else nn.Buffer(keys)
-
-    def cross_query(self, feature: torch.Tensor) -> torch.Tensor:
-        """`W_b y + b_b` of all blocks: `(batch, feature_size)` to `(batch, blocks, router_cross_dim)`."""
-        return self.cross_proj(feature).unflatten(-1, (self.blocks, self.cross_dim))
-
-    def pooled(self, prompts: torch.Tensor | None, tokens: torch.Tensor) -> torch.Tensor:
-        """The mean over the incoming tokens, arriving prompts included unless `router_pool="patches"`."""
-        if prompts is not None and self.pool == "all":
-            tokens = torch.cat([prompts, tokens], dim=1)
-        return tokens.mean(dim=1)  # (batch, width)
-
-    def self_query(self, block: int, pooled: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(pooled, self.self_weight[block], self.self_bias[block])
-
-    def logits(self, block: int, self_query: torch.Tensor, cross_query: torch.Tensor) -> torch.Tensor:
-        query = torch.cat([self_query, cross_query], dim=-1)  # (batch, router_self_dim + router_cross_dim)
-        return query @ self.keys[block].to(query.dtype) / self.temperature  # (batch, experts)
-
-    def forward(
-        self, block: int, pooled: torch.Tensor, cross_query: torch.Tensor, noise: torch.Tensor | None
-    ) -> torch.Tensor:
-        logits = self.logits(block, self.self_query(block, pooled), cross_query)
-        return routing_weights(logits if noise is None else logits + noise, self.top_k)
-
-
-class MopeFeatureRouter(nn.Module):
-    """Routers that see the other modality alone: `r = softmax((W_i y + b_i) / tau + eps)` for every row `i`."""
-
-    def __init__(self, config: MopeConfig, rows: int, feature_size: int):
-        super().__init__()
-        self.rows, self.temperature, self.top_k = rows, config.router_temperature, config.router_top_k
-        self.proj = nn.Linear(feature_size, rows * config.num_experts)
-
-    def forward(self, feature: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
-        logits = self.proj(feature).unflatten(-1, (self.rows, -1)) / self.temperature
-        return routing_weights(logits if noise is None else logits + noise, self.top_k)  # (batch, rows, experts)
-
-
-class MopePrompts(nn.Module):
-    """The prompts of the steered tower: static tokens, prompt experts with their routers, and mapped tokens.
-
-    Args:
-        config: the model's configuration.
-        stages: `(width, blocks)` of each stage of the steered tower.
-        length: tokens of a static prompt and of an expert.
-        feature_size: width of the steering feature.
-    """
-
-    def __init__(self, config: MopeConfig, stages: list[tuple[int, int]], length: int, feature_size: int):
-        super().__init__()
-        text = config.text_is_steered
-        self.kinds = config.prompt_kinds
-        self.depths = [depth for _, depth in stages]
-        self.noise_std, self.noise_in_eval = config.router_noise_std, config.router_noise_in_eval
-        self.num_experts = config.num_experts
-        self.self_routed = config.fuse_method == "mope"
-        # The paper's method leaves the first block of each stage to the prompts that arrive.
-        every_block = text or config.fuse_method != "mope" or config.prompt_first_block
-        self.first_block = 0 if every_block else 1
-        init_range = config.text_prompt_init_range if text else None
-        # The official code drops out the prompts themselves everywhere but in the paper's own method.
-        self.drop_prompts = config.fuse_method == "text_router" or (text and config.fuse_method in ROUTED_METHODS)
-        self.dropout = nn.Dropout(config.prompt_dropout)
-
-        prompted = [(width, depth - self.first_block) for width, depth in stages]
-        if "static" in self.kinds:
-            self.static = MopePromptBank([(depth, length, width) for width, depth in prompted], init_range)
-        if "dynamic" in self.kinds:
-            self.experts = MopePromptBank(
-                [(config.num_experts, depth, length, width) for width, depth in prompted], init_range
-            )
-            if self.self_routed:
-                self.routers = nn.ModuleList(
-                    [MopeRouter(config, depth, width, feature_size) for width, depth in prompted]
-                )
-            else:
-                self.router = MopeFeatureRouter(config, self.feature_router_rows(config), feature_size)
-        if "mapped" in self.kinds:
-            self.mapper_groups = self.mapper_groups_of(config)
-            widths = [stages[0][0]] * (max(self.mapper_groups) + 1) if text else [width for width, _ in stages]
-            self.mapper = MopeMapper(config, feature_size, widths)
-        self.arriving = None
-        if not every_block:
-            num_prompts = length * (len(self.kinds) - ("mapped" in self.kinds)) + ("mapped" in self.kinds)
-            self.arriving = nn.Parameter(torch.empty(num_prompts, stages[0][0]))
-
-    def feature_router_rows(self, config: MopeConfig) -> int:
-        """Rows of the router that sees the other modality alone: one a layer for text; for vision the official code
-        has one less than blocks, and lets the first two blocks share a row."""
-        return sum(self.depths) if config.text_is_steered else max(sum(self.depths) - 1, 1)
-
-    def mapper_groups_of(self, config: MopeConfig) -> list[int]:
-        """Which output layer of the mapper serves which text layer: four layers share one, at most three outputs."""
-        if config.text_is_steered and config.fuse_method in (*ROUTED_METHODS, "mapped"):
-            return [min(layer // 4, 2) for layer in range(sum(self.depths))]
-        return [0] * sum(self.depths) if config.text_is_steered else []
-
-    def router_row(self, stage: int, block: int) -> int:
-        """The routing row of a block: for text its layer, for vision see `feature_router_rows`."""
-        row = sum(self.depths[:stage]) + block
-        return row if self.router.rows == sum(self.depths) else max(row - 1, 0)
-
-    def num_routed_blocks(self) -> int:
-        if "dynamic" not in self.kinds:
-            return 0
-        return sum(router.blocks for router in self.routers) if self.self_routed else self.router.rows
-
-    def draw_noise(self, feature: torch.Tensor) -> torch.Tensor | None:
-        """Routing noise `eps ~ N(0, std^2)` of all blocks, `(batch, routed_blocks, num_experts)`; `None` without."""
-        if not self.noise_std or not (self.training or self.noise_in_eval) or not self.num_routed_blocks():
-            return None
-        shape = (feature.shape[0], self.num_routed_blocks(), self.num_experts)
-        return torch.randn(shape, device=feature.device, dtype=feature.dtype) * self.noise_std
-
-    def mixed(self, stage: int, index: int, scores: torch.Tensor) -> torch.Tensor:
-        """Dynamic prompts `sum_j r_j E_j`: `(batch, num_experts)` to `(batch, length, width)`."""
-        return torch.einsum("bk,knc->bnc", scores, self.experts[stage][:, index].to(scores.dtype))
-
-    def join(
-        self, stage: int, index: int, batch: int, dynamic: torch.Tensor | None, mapped: torch.Tensor | None
-    ) -> torch.Tensor:
-        """`[static; dynamic; mapped]` of one block, in the method's order: `(batch, P, width)`."""
-        parts = {"mapped": mapped}
-        if "static" in self.kinds:
-            parts["static"] = self.static[stage][index].expand(batch, -1, -1)
-        if dynamic is not None:
-            parts["dynamic"] = dynamic
-        if self.drop_prompts:
-            parts |= {kind: self.dropout(part) for kind, part in parts.items() if kind != "mapped"}
-        return torch.cat([parts[kind] for kind in self.kinds], dim=1)
-
-    def steer(self, feature: torch.Tensor, noise: torch.Tensor | None = None) -> "MopeSteering":
-        """The prompt source of one forward pass.
-
-        Args:
-            feature: `(batch, feature_size)` of the other modality.
-            noise: `(batch, routed_blocks, num_experts)`, added to the routing logits; `None` draws it if it is due.
-        """
-        return MopeSteering(self, feature, self.draw_noise(feature) if noise is None else noise)
-
-
-class MopeSteering:
-    """What one forward pass needs of `MopePrompts`: mapped tokens, routing queries, and the scores as they arise."""
-
-    def __init__(self, prompts: MopePrompts, feature: torch.Tensor, noise: torch.Tensor | None):
-        self.bank, self.noise, self.batch = prompts, noise, feature.shape[0]
-        self.scores: list[torch.Tensor] = []
-        self.mapped: list[torch.Tensor] = []
-        if "mapped" in prompts.kinds:
-            self.mapped = [
-                prompts.dropout(token).unsqueeze(1) for token in prompts.mapper(prompts.mapper.encode(feature))
-            ]
-        if "dynamic" in prompts.kinds:
-            if prompts.self_routed:
-                self.cross_queries = [router.cross_query(feature) for router in prompts.routers]
-            else:
-                self.feature_scores = prompts.router(feature, noise)
-
-    def route(
-        self, stage: int, block: int, index: int, prompts: torch.Tensor | None, tokens: torch.Tensor
-    ) -> torch.Tensor:
-        bank = self.bank
-        if not bank.self_routed:
-            return self.feature_scores[:, bank.router_row(stage, block)]
-        router = bank.routers[stage]
-        noise = None if self.noise is None else self.noise[:, len(self.scores)]
-        self.scores.append(router(index, router.pooled(prompts, tokens), self.cross_queries[stage][:, index], noise))
-        return self.scores[-1]
-
-    def __call__(
-        self, stage: int, block: int, prompts: torch.Tensor | None, tokens: torch.Tensor
-    ) -> torch.Tensor | None:
-        bank = self.bank
-        if block < bank.first_block:
-            if prompts is None:  # the tower's very first block
-                return bank.dropout(bank.arriving).expand(self.batch, -1, -1)
-            return None
-        index = block - bank.first_block
-        dynamic = None
-        if "dynamic" in bank.kinds:
-            dynamic = bank.mixed(stage, index, self.route(stage, block, index, prompts, tokens))
-        mapped = None
-        if self.mapped:
-            mapped = self.mapped[bank.mapper_groups[block] if bank.mapper_groups else stage]
-        return bank.join(stage, index, self.batch, dynamic, mapped)
-
-    def router_scores(self) -> torch.Tensor | None:
-        """`(batch, routed_blocks, num_experts)`, or `None` without routing."""
-        if "dynamic" not in self.bank.kinds:
-            return None
-        if not self.bank.self_routed:
-            return self.feature_scores
-        return torch.stack(self.scores, dim=1) if self.scores else None
-
-
-def no_prompts(stage: int, block: int, prompts: torch.Tensor | None, tokens: torch.Tensor) -> None:
-    """The prompt source of an unprompted tower."""
-    return
+from .prompting import (
+    NextPrompts,
+    remove_after_first,
+    run_prompted_swin,
+    run_prompted_text,
+    run_prompted_vit,
+    tower_stages,
+)
+from .prompts_mope import MopePromptBank, MopePrompts, MopeRouter, MopeStaticPrompts, no_prompts
+from .routing import importance_loss
 
 
 @auto_docstring
@@ -374,7 +112,7 @@ class MopeModel(MopePreTrainedModel):
     def __init__(self, config: MopeConfig):
         super().__init__(config)
         self.vision_model = self.text_model = None
-        self.vision_prompts = self.text_prompts = self.fusion_prompts = self.text_mapper = None
+        self.vision_prompts = self.text_prompts = self.fusion_prompts = None
         self.absent_image = self.absent_text = None
         if config.uses_vision:
             self.vision_model = build_tower(config.vision_config)
@@ -414,12 +152,9 @@ class MopeModel(MopePreTrainedModel):
     @property
     def feature_size(self) -> int:
         """Width of `pooler_output`."""
-        text, vision = self.config.text_config.hidden_size, 0
-        if self.config.uses_vision:
-            vision = self.vision_feature_size
-        if self.config.fuse_method in ("late_concat", "ensemble"):
-            return vision + text
-        return text if self.config.text_is_steered or not self.config.uses_vision else vision
+        classified = self.config.classified_modalities
+        vision = self.vision_feature_size if "vision" in classified else 0
+        return vision + (self.config.text_config.hidden_size if "text" in classified else 0)
 
     def get_input_embeddings(self) -> nn.Module:
         return (self.text_model or self.vision_model).get_input_embeddings()
@@ -429,21 +164,21 @@ class MopeModel(MopePreTrainedModel):
 
     def encode_text(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
         token_type_ids: torch.Tensor | None,
         absent: torch.Tensor | None,
-        next_prompts: Any,
-        num_prompts: int,
-    ) -> torch.Tensor:
-        """The text tower's feature, `(batch, text_hidden_size)`.
+        next_prompts: NextPrompts | None,
+    ) -> torch.Tensor | None:
+        """The text tower's feature, `(batch, text_hidden_size)`; `None` for a method without text.
 
         Args:
             input_ids, attention_mask, token_type_ids: `(batch, T)`.
             absent: `(batch,)` booleans, samples without text; they are read as one learned token.
-            next_prompts: prompt source, see `prompting`.
-            num_prompts: prompts per layer.
+            next_prompts: prompt source, see `prompting`; `None` leaves the tower unprompted.
         """
+        if self.text_model is None:
+            return None
         embeddings = self.text_model.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
         embeddings = replace_absent(embeddings, self.absent_text, absent)
         if absent is not None:
@@ -451,26 +186,32 @@ class MopeModel(MopePreTrainedModel):
                 attention_mask = torch.ones_like(input_ids)
             first = torch.arange(input_ids.shape[1], device=input_ids.device) == 0
             attention_mask = attention_mask * (~absent[:, None] | first)
-        hidden = run_prompted_text(self.text_model, embeddings, attention_mask, next_prompts)
+        hidden = run_prompted_text(self.text_model, embeddings, attention_mask, next_prompts or no_prompts)
         if self.config.text_pooling == "pooler":
             return self.text_model.pooler(hidden)
         if self.config.text_pooling == "cls":
             return hidden[:, 0]
-        tokens = torch.cat([hidden[:, :1], hidden[:, 1 + num_prompts :]], dim=1)
+        num_prompts = hidden.shape[1] - embeddings.shape[1]
+        tokens, _ = remove_after_first(hidden, num_prompts)
         if attention_mask is None:
             return tokens.mean(dim=1)
         weights = attention_mask.to(tokens.dtype).unsqueeze(-1)
         return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
 
-    def encode_image(self, pixel_values: torch.Tensor, absent: torch.Tensor | None, next_prompts: Any) -> torch.Tensor:
-        """The vision tower's feature, `(batch, vision_feature_size)`.
+    def encode_image(
+        self, pixel_values: torch.Tensor | None, absent: torch.Tensor | None, next_prompts: NextPrompts | None
+    ) -> torch.Tensor | None:
+        """The vision tower's feature, `(batch, vision_feature_size)`; `None` for a method without images.
 
         Args:
             pixel_values: `(batch, 3, height, width)`.
             absent: `(batch,)` booleans, samples without image; each of their patches is one learned token.
-            next_prompts: prompt source, see `prompting`.
+            next_prompts: prompt source, see `prompting`; `None` leaves the tower unprompted.
         """
         tower = self.vision_model
+        if tower is None:
+            return None
+        next_prompts = next_prompts or no_prompts
         if self.config.vision_config.model_type == "swin":
             patches, grid = tower.embeddings(pixel_values)
             patches = replace_absent(patches, self.absent_image, absent)
@@ -505,47 +246,27 @@ class MopeModel(MopePreTrainedModel):
         """
         pixel_values, input_ids, missing_type = self._complete_inputs(pixel_values, input_ids, missing_type)
         text_absent = is_absent(missing_type, MissingType.TEXT)
-        image_absent = is_absent(missing_type, MissingType.IMAGE)
-        text_inputs = (input_ids, attention_mask, token_type_ids)
+        read_text = partial(self.encode_text, input_ids, attention_mask, token_type_ids, text_absent)
+        see_image = partial(self.encode_image, pixel_values, is_absent(missing_type, MissingType.IMAGE))
 
-        text = vision = steering = None
-        if self.text_prompts is not None:
-            text_source, num_text_prompts = self.text_prompts, self.config.text_prompt_length
-        else:
-            text_source, num_text_prompts = no_prompts, 0
-        vision_source = self.vision_prompts if self.vision_prompts is not None else no_prompts
-
-        if self.config.text_is_steered:  # the image is encoded first and steers the text tower
-            vision = self.encode_image(pixel_values, image_absent, vision_source)
+        if self.config.text_is_steered:
+            vision = see_image(self.vision_prompts)
             steering = self.fusion_prompts.steer(vision, router_noise)
-            num_text_prompts = self.num_text_fusion_prompts
-            text = self.encode_text(*text_inputs, text_absent, steering, num_text_prompts)
+            text = read_text(steering)
         else:
-            if self.text_model is not None:
-                text = self.encode_text(*text_inputs, text_absent, text_source, num_text_prompts)
-            if self.config.vision_is_steered:
-                steering = self.fusion_prompts.steer(text, router_noise)
-                vision_source = steering
-            if self.vision_model is not None:
-                vision = self.encode_image(pixel_values, image_absent, vision_source)
+            text = read_text(self.text_prompts)
+            steering = self.fusion_prompts and self.fusion_prompts.steer(text, router_noise)
+            vision = see_image(steering or self.vision_prompts)
 
-        if self.config.fuse_method in ("late_concat", "ensemble"):
-            pooled = torch.cat([vision, text], dim=-1)
-        else:
-            pooled = text if self.config.text_is_steered or vision is None else vision
-        scores = steering.router_scores() if steering is not None else None
+        features = {"vision": vision, "text": text}
+        scores = steering and steering.router_scores()
         return FusionModelOutput(
-            pooler_output=pooled,
+            pooler_output=torch.cat([features[name] for name in self.config.classified_modalities], dim=-1),
             text_feature=text,
             vision_feature=vision,
             router_scores=scores,
             importance_loss=None if scores is None else importance_loss(scores, self.config.importance_threshold),
         )
-
-    @property
-    def num_text_fusion_prompts(self) -> int:
-        kinds, length = self.config.prompt_kinds, self.config.text_prompt_length
-        return sum(1 if kind == "mapped" else length for kind in kinds)
 
     def _complete_inputs(
         self,

@@ -22,7 +22,7 @@ from transformers import SwinConfig
 from transformers.models.swin.modeling_swin import SwinLayer
 
 from fusionzoo.configuration.configuration_mope import MopeConfig
-from fusionzoo.modeling import convert_mope, modeling_mope, prompting
+from fusionzoo.modeling import convert_mope, modeling_mope, prompting, prompts_mope
 from fusionzoo.modeling.routing import importance_loss, squared_variation
 
 
@@ -67,9 +67,9 @@ class _Watch:
 
     def __enter__(self) -> "_Watch":
         base = self.model.mope
-        run_swin, pooled = prompting.run_prompted_swin, modeling_mope.MopeRouter.pooled
-        mixed, swin_block = modeling_mope.MopePrompts.mixed, prompting.swin_block
-        encode, mapper = modeling_mope.MopeMapper.encode, modeling_mope.MopeMapper.forward
+        run_swin, pooled = prompting.run_prompted_swin, prompts_mope.MopeRouter.pooled
+        mixed, swin_block = prompts_mope.MopePrompts.mixed, prompting.swin_block
+        encode, mapper = prompts_mope.MopeMapper.encode, prompts_mope.MopeMapper.forward
 
         def keep(store, function):
             def wrapped(*args, **kwargs):
@@ -91,10 +91,10 @@ class _Watch:
         self.patches = [
             mock.patch.object(modeling_mope, "run_prompted_swin", with_stages),
             mock.patch.object(prompting, "swin_block", with_inputs),
-            mock.patch.object(modeling_mope.MopeRouter, "pooled", keep(self.pooled, pooled)),
-            mock.patch.object(modeling_mope.MopePrompts, "mixed", keep(self.dynamic, mixed)),
-            mock.patch.object(modeling_mope.MopeMapper, "encode", keep(self.hidden, encode)),
-            mock.patch.object(modeling_mope.MopeMapper, "forward", keep(self.mapped, mapper)),
+            mock.patch.object(prompts_mope.MopeRouter, "pooled", keep(self.pooled, pooled)),
+            mock.patch.object(prompts_mope.MopePrompts, "mixed", keep(self.dynamic, mixed)),
+            mock.patch.object(prompts_mope.MopeMapper, "encode", keep(self.hidden, encode)),
+            mock.patch.object(prompts_mope.MopeMapper, "forward", keep(self.mapped, mapper)),
         ]
         for patch in self.patches:
             patch.start()
@@ -209,7 +209,7 @@ def router_block(case: Case) -> None:
     )
     length = sizes["prompt_length"]
     for prefix, order in (("", "official"), ("single.", "sample")):
-        router = modeling_mope.MopeRouter(mope, 1, sizes["dim"], inputs["cross_feature"].shape[-1])
+        router = prompts_mope.MopeRouter(mope, 1, sizes["dim"], inputs["cross_feature"].shape[-1])
         router.load_state_dict(convert_mope.router_state([case.weights]))
         leaves = {
             name: inputs[name].clone().requires_grad_()
@@ -270,7 +270,7 @@ def swin_vpt(case: Case) -> None:
     classifier(case)
 
 
-class _GivenSteering(modeling_mope.MopeSteering):
+class _GivenSteering(prompts_mope.MopeSteering):
     """Prompts from tokens and routing weights that the case gives, instead of from a feature."""
 
     def __init__(self, bank, mapped, scores=None):
@@ -292,7 +292,7 @@ def bert_variants(case: Case) -> None:
             given["vision_embedding"] = case.inputs["vision_embedding"].clone().requires_grad_()
             source = _GivenSteering(base.fusion_prompts, [given["vision_embedding"].unsqueeze(1)])
         else:
-            source = base.text_prompts or modeling_mope.no_prompts
+            source = base.text_prompts
         _text_run(case, prefix, model, config, source, given)
 
 
@@ -309,7 +309,7 @@ def _text_run(case: Case, prefix: str, model: nn.Module, config: MopeConfig, sou
     base = model.mope
     inputs = [case.inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")]
     with _Watch(model) as seen:
-        feature = base.encode_text(*inputs, None, source, 0)
+        feature = base.encode_text(*inputs, None, source)
     logits = model.classifier(feature)
     loss = nn.functional.cross_entropy(logits, case.inputs["labels"])
     loss.backward()
