@@ -223,7 +223,7 @@ def _caption_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _draw_caption(picture: Image.Image, text: str) -> None:
-    """White letters with a black rim along the lower edge, as many lines as needed."""
+    """White letters on black strips along the lower edge, as many lines as needed."""
     draw, side = ImageDraw.Draw(picture), picture.width
     font = _caption_font(max(6, round(side * 0.12)))
     lines: list[str] = [""]
@@ -234,6 +234,9 @@ def _draw_caption(picture: Image.Image, text: str) -> None:
         else:
             lines[-1] = longer
     step = round(side * 0.125)
-    for row, line in enumerate(lines):
-        position = (side / 2, side - 2 - step * (len(lines) - 1 - row))
-        draw.text(position, line, fill="white", font=font, anchor="ms", stroke_width=1, stroke_fill="black")
+    bases = [side - 2 - step * (len(lines) - 1 - row) for row in range(len(lines))]
+    for base, line in zip(bases, lines):
+        half = draw.textlength(line, font=font) / 2
+        draw.rectangle((side / 2 - half - 1, base - step + 1, side / 2 + half, base + 1), fill="black")
+    for base, line in zip(bases, lines):
+        draw.text((side / 2, base), line, fill="white", font=font, anchor="ms")
