@@ -25,7 +25,7 @@ WEIGHTS_SCOPES = ("full", "trainable")
 
 
 @strict
-class FusionConfig(PreTrainedConfig):
+class FusionConfig(PreTrainedConfig):  # trf-ignore: TRF057 (abstract; every method documents its fields)
     """Base of the zoo's configurations: two towers (dicts with a `model_type`, or configurations), whether they are
     frozen (`freeze_backbone`), and what a checkpoint holds (`weights_scope`, `frozen_parts`)."""
 
@@ -33,8 +33,8 @@ class FusionConfig(PreTrainedConfig):
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
     default_towers = {"vision_config": "vit", "text_config": "bert"}
 
-    vision_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    vision_config: Any = None  # a PreTrainedConfig once constructed
+    text_config: Any = None
     freeze_backbone: bool = True
     weights_scope: str = "full"
     frozen_parts: dict | None = None
