@@ -28,7 +28,7 @@ for part in PARTS:
     package_dir[f"fusionzoo.{part}"] = part
     packages += [f"fusionzoo.{part}"] + [f"fusionzoo.{part}.{name}" for name in find_packages(str(HERE / part))]
 
-TEST = ["hypothesis", "parameterized", "pytest", "pytest-timeout", "setuptools", "wheel"]
+TEST = ["hypothesis", "parameterized", "pytest", "pytest-timeout", "pytest-xdist", "setuptools", "wheel"]
 
 setup(
     name="fusionzoo",
