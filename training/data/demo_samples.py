@@ -134,8 +134,8 @@ LAST_TITLE_WORDS = ("Summer", "Door", "River", "Letter", "Morning", "Street", "P
 class ImdbSample:
     """Genres in the picture, genres in the plot (two each), and their union in the order of the genre list."""
 
-    shown: tuple[str, str]
-    told: tuple[str, str]
+    shown: tuple[str, ...]
+    told: tuple[str, ...]
     genres: tuple[str, ...]
     title: str
     year: int

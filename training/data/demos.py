@@ -454,7 +454,7 @@ def _write_rus(
             sample = rus_sample(seed, split, index, tuple(shares), noise, hard, style)  # type: ignore[arg-type]
             record_id = f"{split}-{index:05d}"
             damage = index if split == "train" else -1
-            record = {"id": record_id, "img": f"img/{record_id}.png", "text": sample.text}
+            record: dict[str, Any] = {"id": record_id, "img": f"img/{record_id}.png", "text": sample.text}
             record |= {"label": sample.label, "interaction": sample.interaction}
             content = _encoded(sample.scene, image_side, "PNG")
             if damage == outside:

@@ -221,12 +221,11 @@ def apply_missing(
     for column in (image_column, text_column):
         if column not in row:
             raise KeyError(f"The row has no column {column!r}; it has {', '.join(map(repr, row))}. Name the columns.")
-    dropped, other = {
-        MissingType.COMPLETE: (None, None),
-        MissingType.TEXT: (text_column, image_column),
-        MissingType.IMAGE: (image_column, text_column),
-    }[MissingType(missing_type)]
-    if dropped is None or row[other] is None:
+    kind = MissingType(missing_type)
+    if kind == MissingType.COMPLETE:
+        return dict(row)
+    dropped, other = (text_column, image_column) if kind == MissingType.TEXT else (image_column, text_column)
+    if row[other] is None:
         return dict(row)
     return {**row, dropped: None}
 
