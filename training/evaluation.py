@@ -23,10 +23,10 @@ from .arguments import FusionTrainingArguments
 from .collation import FusionCollator
 from .data.loading import load_fusion_dataset
 from .data.missing_simulation import MissingModality
-from .data.registry import get_dataset_spec
+from .data.tabular import is_tabular_source
 from .fusion_dataset import FusionDataset, TaskDescription, subset_by_hash
 from .metrics.compute_metrics import build_compute_metrics
-from .task_loading import check_labels
+from .task_loading import check_labels, spec_of_dataset
 from .trainer import FusionTrainer
 
 
@@ -84,17 +84,30 @@ def evaluate_saved_model(
     seed: int = 0,
     batch_size: int = 32,
     max_samples: int | None = None,
+    columns: dict[str, str] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Loads a model folder or repo and a data set, and returns `evaluate_model`'s result with what was evaluated."""
+    """Loads a model folder or repo and a data set, and returns `evaluate_model`'s result with what was evaluated.
+
+    Args:
+        columns: of your own table: role (image, text, label, id) -> column.
+        options: of a demo, as in `load_fusion_dataset`. Your own table gets the model's label names.
+
+    The other arguments are those of `evaluate_model` and the command line. A table in one file has one split, which is
+    taken.
+    """
     for pattern in missing:
         parse_missing(pattern, seed)  # a typing mistake should not cost the loading time
-    spec = get_dataset_spec(dataset_name)
-    loaded = load_fusion_dataset(dataset_name, root=root)
-    split = split or spec.test_split
+    model = AutoModelForSequenceClassification.from_pretrained(model_path)
+    options = dict(options or {})
+    if columns is not None or (root is None and is_tabular_source(dataset_name)):
+        options = {**_label_options(model), **options}
+    loaded = load_fusion_dataset(dataset_name, root=root, columns=columns, **options)
+    spec = spec_of_dataset(dataset_name, loaded, columns, options.get("problem_type"))
+    split = split or (next(iter(loaded)) if len(loaded) == 1 else spec.test_split)
     if split not in loaded:
         raise ValueError(f"The data set {dataset_name!r} has no split {split!r}; it has {', '.join(loaded)}.")
     rows = subset_by_hash(loaded[split], max_samples, seed)
-    model = AutoModelForSequenceClassification.from_pretrained(model_path)
     processor = AutoProcessor.from_pretrained(model_path)
     results = evaluate_model(
         model, processor, rows, spec, missing=missing, seed=seed, batch_size=batch_size, show_progress=True
@@ -108,6 +121,15 @@ def evaluate_saved_model(
         "seed": seed,
         "results": results,
     }
+
+
+def _label_options(model: PreTrainedModel) -> dict[str, Any]:
+    """How a user's table must be read so that its labels are the model's."""
+    problem_type = model.config.problem_type
+    if problem_type == "regression":
+        return {"problem_type": problem_type}
+    names = [model.config.id2label[number] for number in range(model.config.num_labels)]
+    return {"label_names": names, "problem_type": problem_type}
 
 
 def parse_missing(pattern: str, seed: int) -> MissingModality:

@@ -293,6 +293,10 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         return value
     if isinstance(value, int) and not isinstance(value, bool) and _fits(float(value), hint):
         return float(value)
+    if isinstance(value, list) and any(type(item) is int for item in value):
+        floats = [float(item) if type(item) is int else item for item in value]
+        if _fits(floats, hint):
+            return floats
     if _fits([value], hint) and not isinstance(value, dict):
         return [value]
     if isinstance(value, (int, float)) and not isinstance(value, bool) and _fits(str(value), hint):

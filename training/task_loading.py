@@ -14,9 +14,11 @@
 """Names in a recipe or on the command line -> data set, processor and model."""
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForSequenceClassification, AutoProcessor, PreTrainedModel, ProcessorMixin
 
@@ -24,9 +26,11 @@ from ..auto import get_method
 from .arguments import DataArguments, ModelArguments
 from .data.loading import load_fusion_dataset
 from .data.missing_simulation import MissingModality
-from .data.registry import get_dataset_spec
+from .data.prepare_report import REPORT_FILE, Report
+from .data.registry import get_dataset_spec, list_datasets
+from .data.tabular import tabular_spec
 from .fusion_dataset import FusionDataset, RandAugmentById, TaskDescription, subset_by_hash
-from .pretrained_weights import WEIGHT_SOURCES, default_weights_dir, import_weights
+from .pretrained_weights import WEIGHT_SOURCES, WeightsError, default_weights_dir, import_weights
 
 
 @dataclass
@@ -42,7 +46,7 @@ class TaskData:
 def load_task_data(data: DataArguments, seed: int) -> TaskData:
     """Loads the data set of a recipe. Raises `ValueError` naming a split that does not exist."""
     loaded = load_fusion_dataset(data.name, root=data.root, columns=data.columns, **data.options)
-    spec = get_dataset_spec(data.name)
+    spec = spec_of_dataset(data.name, loaded, data.columns, problem_type=data.options.get("problem_type"))
     augment = None
     if data.randaugment_num_ops:
         augment = RandAugmentById(data.randaugment_num_ops, data.randaugment_magnitude)
@@ -71,6 +75,26 @@ def load_task_data(data: DataArguments, seed: int) -> TaskData:
         build(data.train_split, spec.train_split, training=True),
         build(data.validation_split, spec.validation_split, training=False),
         build(data.test_split, spec.test_split, training=False),
+    )
+
+
+def spec_of_dataset(
+    name: str, loaded: Mapping[str, Dataset], columns: Mapping[str, str] | None = None, problem_type: str | None = None
+) -> TaskDescription:
+    """The spec that belongs to what `load_fusion_dataset(name, ...)` returned.
+
+    Raises `ValueError` for a Hub copy whose name does not say which data set it is and whose columns are not ours.
+    """
+    if columns is None and name in list_datasets():
+        return get_dataset_spec(name)
+    if columns is None and (Path(name) / REPORT_FILE).is_file():
+        return get_dataset_spec(Report.load(Path(name)).dataset)
+    features = next(iter(loaded.values())).features
+    if {"image", "text", "label"} <= set(features):
+        return tabular_spec(name, loaded, problem_type)
+    raise ValueError(
+        f"{name!r} has the columns {', '.join(features)}, not image, text and label. If it is a copy of a data set of the "
+        "zoo, give that data set's name and this as root (data.root, --root)."
     )
 
 
@@ -120,12 +144,13 @@ def resolve_tower(name: str) -> str:
     short, at, side = name.partition("@")
     if short not in WEIGHT_SOURCES or Path(name).is_dir():
         return name
-    if not at:
-        return str(import_weights([short])[short])
-    if not side.isdigit():
+    if at and not side.isdigit():
         raise ValueError(f"Tower {name!r}: after @ comes the side of the pictures in pixels, e.g. {short}@84.")
-    folder = default_weights_dir().with_name(f"weights-{side}")
-    return str(import_weights([short], folder, image_size=int(side))[short])
+    folder = default_weights_dir().with_name(f"weights-{side}") if at else None
+    try:
+        return str(import_weights([short], folder, image_size=int(side) if at else None)[short])
+    except WeightsError as error:
+        raise ValueError(f"Tower {name!r}: {error}") from error
 
 
 def check_labels(model: PreTrainedModel, spec: TaskDescription) -> None:
