@@ -136,7 +136,9 @@ class ImageFinder:
         for extension in dict.fromkeys((path.suffix.lower(), *IMAGE_EXTENSIONS)):
             name = listing.get(stem + extension)
             if name is not None:
-                return resolve_inside(self.root, os.path.relpath(path.parent / name, self.root))
+                found = resolve_inside(self.root, os.path.relpath(path.parent / name, self.root))
+                if found.is_file():
+                    return found
         raise UnsafeImageError(f"There is no image file {_shown(relative)} in the data folder.", "image_missing")
 
     def _listing(self, folder: Path) -> dict[str, str]:

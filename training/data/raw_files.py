@@ -176,7 +176,8 @@ class _JsonStream:
                 if not self._read():
                     raise RawFileError(f"{self.path.name} is not valid JSON: {_reason(error)}.") from error
                 continue
-            if end == len(self._buffer) and self._read():  # a number may go on in the next piece
+            # A number may go on in the next piece: "12" or "12." may be the beginning of "12.5e3".
+            if not self._buffer[end:].strip("+-.eE0123456789") and self._read():
                 continue
             self._position = end
             return value
