@@ -81,7 +81,7 @@ def mmimdb(root: Path, records: dict[str, dict[str, dict]], layout: str = "owner
     for split in ("train", "dev", "test"):
         for number, (name, record) in enumerate(records.get(split, {}).items()):
             write(base / labels / f"{name}.json", json.dumps(record))
-            write(base / posters / f"{name}.jpeg", jpeg(hash((split, number)) % 1000))
+            write(base / posters / f"{name}.jpeg", jpeg(zlib.crc32(f"{split}{number}".encode()) % 1000))
     write(base / "split.json", json.dumps({split: list(records.get(split, {})) for split in ("train", "dev", "test")}))
     return root
 
