@@ -70,7 +70,7 @@ def is_url(value: object) -> bool:
 
 
 def open_image_safely(
-    path_or_bytes: str | os.PathLike | bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+    path_or_bytes: str | os.PathLike | bytes | bytearray, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
 ) -> Image.Image:
     """Decodes one picture into an upright 8-bit RGB `PIL.Image`; of an animation, the first frame.
 
@@ -86,7 +86,7 @@ def open_image_safely(
 
 
 def decode_image(
-    path_or_bytes: str | os.PathLike | bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+    path_or_bytes: str | os.PathLike | bytes | bytearray, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
 ) -> Image.Image:
     """As [`open_image_safely`], but keeps the picture's own mode, `format` and EXIF: for code that stores original bytes."""
     if isinstance(path_or_bytes, (bytes, bytearray, memoryview)):

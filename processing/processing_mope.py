@@ -53,12 +53,19 @@ class MopeProcessor(ProcessorMixin):  # trf-ignore: TRF057
 
     ```python
     >>> from PIL import Image
+    >>> from transformers import BertTokenizerFast
     >>> from fusionzoo import MopeProcessor
+    >>> from fusionzoo.processing.image_presets import build_image_processor
 
-    >>> processor = MopeProcessor.from_backbones("path/to/vision", "path/to/text")
-    >>> batch = processor(images=[Image.new("RGB", (80, 60)), None], text=["a red square", "nothing to see"])
-    >>> batch["missing_type"]
-    [0, 2]
+    >>> words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "square"]
+    >>> tokenizer = BertTokenizerFast(vocab={word: index for index, word in enumerate(words)})
+    >>> processor = MopeProcessor(build_image_processor("imagenet", size=32), tokenizer)
+    >>> batch = processor(images=[Image.new("RGB", (80, 60)), None], text=["a red square", "a"], return_tensors="pt")
+    >>> batch["pixel_values"].shape, batch["missing_type"].tolist()
+    (torch.Size([2, 3, 32, 32]), [0, 2])
+    >>> batch["input_ids"].tolist()
+    [[2, 5, 6, 7, 3], [2, 5, 3, 0, 0]]
+
     ```
     """
 

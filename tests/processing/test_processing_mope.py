@@ -13,6 +13,7 @@
 # limitations under the License.
 """What the MoPE processor makes of pictures and texts: known values, absent modalities, save/load."""
 
+import doctest
 import json
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from transformers import AutoConfig, AutoProcessor
 
 from fusionzoo import MopeProcessor
 from fusionzoo.modeling.missing_modality import MissingType
+from fusionzoo.processing import processing_mope
 from fusionzoo.processing.image_presets import IMAGE_PRESETS, build_image_processor
 from fusionzoo.processing.missing_inputs import normalize_image_text
 
@@ -380,3 +382,8 @@ def test_the_tower_decides_without_a_preset(model_type, mean):
 def test_wrong_presets(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_image_processor(**arguments)
+
+
+def test_the_example_of_the_docstring():
+    results = doctest.testmod(processing_mope)
+    assert (results.failed, results.attempted > 5) == (0, True)
