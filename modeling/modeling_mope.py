@@ -40,6 +40,7 @@ from .missing_modality import MissingType, is_absent, replace_absent
 from .outputs import FusionClassifierOutput, FusionModelOutput
 from .prompting import (
     NextPrompts,
+    masked_mean,
     remove_after_first,
     run_prompted_swin,
     run_prompted_text,
@@ -174,29 +175,21 @@ class MopeModel(MopePreTrainedModel):
 
         Args:
             input_ids, attention_mask, token_type_ids: `(batch, T)`.
-            absent: `(batch,)` booleans, samples without text; they are read as one learned token.
+            absent: `(batch,)` booleans, samples without text; their tokens become a learned one (the mask should show
+                the first alone).
             next_prompts: prompt source, see `prompting`; `None` leaves the tower unprompted.
         """
         if self.text_model is None:
             return None
         embeddings = self.text_model.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
         embeddings = replace_absent(embeddings, self.absent_text, absent)
-        if absent is not None:
-            if attention_mask is None:
-                attention_mask = torch.ones_like(input_ids)
-            first = torch.arange(input_ids.shape[1], device=input_ids.device) == 0
-            attention_mask = attention_mask * (~absent[:, None] | first)
         hidden = run_prompted_text(self.text_model, embeddings, attention_mask, next_prompts or no_prompts)
         if self.config.text_pooling == "pooler":
             return self.text_model.pooler(hidden)
         if self.config.text_pooling == "cls":
             return hidden[:, 0]
-        num_prompts = hidden.shape[1] - embeddings.shape[1]
-        tokens, _ = remove_after_first(hidden, num_prompts)
-        if attention_mask is None:
-            return tokens.mean(dim=1)
-        weights = attention_mask.to(tokens.dtype).unsqueeze(-1)
-        return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
+        tokens, _ = remove_after_first(hidden, hidden.shape[1] - embeddings.shape[1])
+        return masked_mean(tokens, attention_mask)
 
     def encode_image(
         self, pixel_values: torch.Tensor | None, absent: torch.Tensor | None, next_prompts: NextPrompts | None
@@ -244,14 +237,14 @@ class MopeModel(MopePreTrainedModel):
         router_noise (`torch.FloatTensor` of shape `(batch_size, routed_blocks, num_experts)`, *optional*):
             Noise to add to the routing logits instead of drawing it.
         """
-        pixel_values, input_ids, missing_type = self._complete_inputs(pixel_values, input_ids, missing_type)
-        text_absent = is_absent(missing_type, MissingType.TEXT)
-        read_text = partial(self.encode_text, input_ids, attention_mask, token_type_ids, text_absent)
+        text_inputs = (input_ids, attention_mask, token_type_ids)
+        pixel_values, text_inputs, missing_type = self._complete_inputs(pixel_values, text_inputs, missing_type)
+        read_text = partial(self.encode_text, *text_inputs, is_absent(missing_type, MissingType.TEXT))
         see_image = partial(self.encode_image, pixel_values, is_absent(missing_type, MissingType.IMAGE))
 
         if self.config.text_is_steered:
             vision = see_image(self.vision_prompts)
-            steering = self.fusion_prompts.steer(vision, router_noise)
+            steering = self.fusion_prompts.steer(vision, router_noise, text_inputs[1])
             text = read_text(steering)
         else:
             text = read_text(self.text_prompts)
@@ -271,27 +264,38 @@ class MopeModel(MopePreTrainedModel):
     def _complete_inputs(
         self,
         pixel_values: torch.Tensor | None,
-        input_ids: torch.Tensor | None,
+        text_inputs: tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None],
         missing_type: torch.Tensor | None,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Fillers for a modality that the whole batch lacks; the result does not depend on them."""
-        if pixel_values is None and input_ids is None:
-            raise ValueError("Give pixel_values, input_ids, or both; neither was given.")
+    ) -> tuple[
+        torch.Tensor | None, tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None], torch.Tensor | None
+    ]:
+        """Fillers for a modality that the whole batch lacks, and a mask that shows one token of an absent text; the
+        result does not depend on fillers."""
+        input_ids, attention_mask, token_type_ids = text_inputs
         given = pixel_values if pixel_values is not None else input_ids
+        if given is None:
+            raise ValueError("Give pixel_values, input_ids, or both; neither was given.")
         if missing_type is None and (pixel_values is None or input_ids is None):
             missing_type = torch.zeros(given.shape[0], dtype=torch.long, device=given.device)
         if pixel_values is None:
             missing_type = missing_type | int(MissingType.IMAGE)
-            if self.config.uses_vision:
+            if self.vision_model is not None:
                 vision = self.config.vision_config
                 side = vision.image_size if isinstance(vision.image_size, int) else vision.image_size[0]
                 shape = (given.shape[0], vision.num_channels, side, side)
                 pixel_values = torch.zeros(shape, device=given.device, dtype=self.dtype)
         if input_ids is None:
             missing_type = missing_type | int(MissingType.TEXT)
-            if self.config.uses_text:
-                input_ids = torch.zeros((given.shape[0], 1), dtype=torch.long, device=given.device)
-        return pixel_values, input_ids, missing_type
+            input_ids = torch.zeros((given.shape[0], 1), dtype=torch.long, device=given.device)
+            attention_mask = token_type_ids = None
+        absent = is_absent(missing_type, MissingType.TEXT)
+        if absent is not None:
+            if attention_mask is None:
+                attention_mask = torch.ones_like(input_ids)
+            only_first = torch.zeros_like(attention_mask)
+            only_first[:, 0] = 1
+            attention_mask = torch.where(absent[:, None], only_first, attention_mask)
+        return pixel_values, (input_ids, attention_mask, token_type_ids), missing_type
 
 
 @auto_docstring(custom_intro="MoPE with a linear classifier on the fused feature.")

@@ -65,6 +65,14 @@ def remove_after_first(tokens: torch.Tensor, num_prompts: int) -> tuple[torch.Te
     return torch.cat([tokens[:, :1], tokens[:, 1 + num_prompts :]], dim=1), tokens[:, 1 : 1 + num_prompts]
 
 
+def masked_mean(tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Mean over the tokens whose mask is 1: `(batch, T, dim)` and `(batch, T)` (`None` counts all) to `(batch, dim)`."""
+    if mask is None:
+        return tokens.mean(dim=1)
+    weights = mask.to(tokens.dtype).unsqueeze(-1)
+    return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
+
+
 def _run(layer: nn.Module, function: Callable, *args: torch.Tensor | None) -> torch.Tensor:
     """Calls `function`, under activation checkpointing if the layer has it switched on.
 

@@ -30,6 +30,7 @@ import torch
 from torch import nn
 
 from ..configuration.configuration_mope import ROUTED_METHODS, MopeConfig
+from .prompting import masked_mean
 from .routing import routing_weights
 
 
@@ -108,11 +109,20 @@ class MopeRouter(nn.Module):
         """`W_b y + b_b` of all blocks: `(batch, feature_size)` to `(batch, blocks, router_cross_dim)`."""
         return self.cross_proj(feature).unflatten(-1, (self.blocks, self.cross_dim))
 
-    def pooled(self, prompts: torch.Tensor | None, tokens: torch.Tensor) -> torch.Tensor:
-        """The mean over the incoming tokens, arriving prompts included unless `router_pool="patches"`."""
+    def pooled(
+        self, prompts: torch.Tensor | None, tokens: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The mean over the incoming tokens, arriving prompts included unless `router_pool="patches"`.
+
+        Args:
+            prompts: `(batch, P, width)`, or `None`.
+            tokens: `(batch, T, width)`.
+            mask: `(batch, T)`, 1 for the tokens that count; `None` counts all.
+        """
         if prompts is not None and self.pool == "all":
             tokens = torch.cat([prompts, tokens], dim=1)
-        return tokens.mean(dim=1)  # (batch, width)
+            mask = mask if mask is None else nn.functional.pad(mask, (prompts.shape[1], 0), value=1)
+        return masked_mean(tokens, mask)  # (batch, width)
 
     def self_query(self, block: int, pooled: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(pooled, self.self_weight[block], self.self_bias[block])
@@ -234,21 +244,26 @@ class MopePrompts(nn.Module):
             parts |= {kind: self.dropout(part) for kind, part in parts.items() if kind != "mapped"}
         return torch.cat([parts[kind] for kind in self.kinds], dim=1)
 
-    def steer(self, feature: torch.Tensor, noise: torch.Tensor | None = None) -> "MopeSteering":
+    def steer(
+        self, feature: torch.Tensor, noise: torch.Tensor | None = None, mask: torch.Tensor | None = None
+    ) -> "MopeSteering":
         """The prompt source of one forward pass.
 
         Args:
             feature: `(batch, feature_size)` of the other modality.
             noise: `(batch, routed_blocks, num_experts)`, added to the routing logits; `None` draws it if it is due.
+            mask: `(batch, T)`, 1 for the real tokens of the steered tower; `None` where none is padding.
         """
-        return MopeSteering(self, feature, self.draw_noise(feature) if noise is None else noise)
+        return MopeSteering(self, feature, self.draw_noise(feature) if noise is None else noise, mask)
 
 
 class MopeSteering:
     """What one forward pass needs of `MopePrompts`: mapped tokens, routing queries, and the scores as they arise."""
 
-    def __init__(self, prompts: MopePrompts, feature: torch.Tensor, noise: torch.Tensor | None):
-        self.bank, self.noise, self.batch = prompts, noise, feature.shape[0]
+    def __init__(
+        self, prompts: MopePrompts, feature: torch.Tensor, noise: torch.Tensor | None, mask: torch.Tensor | None
+    ):
+        self.bank, self.noise, self.mask, self.batch = prompts, noise, mask, feature.shape[0]
         self.scores: list[torch.Tensor] = []
         self.mapped: list[torch.Tensor] = []
         if "mapped" in prompts.kinds:
@@ -269,7 +284,8 @@ class MopeSteering:
             return self.feature_scores[:, bank.router_row(stage, block)]
         router = bank.routers[stage]
         noise = None if self.noise is None else self.noise[:, len(self.scores)]
-        self.scores.append(router(index, router.pooled(prompts, tokens), self.cross_queries[stage][:, index], noise))
+        pooled = router.pooled(prompts, tokens, self.mask)
+        self.scores.append(router(index, pooled, self.cross_queries[stage][:, index], noise))
         return self.scores[-1]
 
     def __call__(
