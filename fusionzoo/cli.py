@@ -230,7 +230,7 @@ def evaluate(
             max_samples=max_samples,
             columns=_parse_columns(column),
         )
-    typer.echo(results_table(result))
+    typer.echo(results_table(result), err=True)  # standard output is JSON alone
     _write_json(result, output)
 
 

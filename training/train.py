@@ -96,6 +96,7 @@ def run_recipe(path_or_name: str | Path, overrides: list[str] | tuple[str, ...] 
     if args.do_predict and task.test is not None:
         test_metrics = trainer.predict(task.test).metrics
         trainer.save_metrics("test", test_metrics)
+        trainer.log(dict(test_metrics))
         results |= test_metrics
     trainer.create_model_card(dataset=data_args.name)
     if trainer.is_world_process_zero():

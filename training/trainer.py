@@ -13,8 +13,8 @@
 # limitations under the License.
 """`FusionTrainer`: transformers' Trainer with what a fusion method needs, and nothing else changed.
 
-It overrides the logging of loss parts, the optimizer's parameter groups and milestone schedule, the safety of
-checkpoints, and the model card. Loop, evaluation, mixed precision, several processes: all as in `transformers.Trainer`.
+It overrides the logging of loss parts, the optimizer's parameter groups and milestone schedule, what exact resuming and
+safe checkpoints need, and the model card. Loop, evaluation, mixed precision, several processes: all as in `transformers.Trainer`.
 """
 
 import functools
@@ -126,6 +126,16 @@ class FusionTrainer(Trainer):
             logs |= dict(zip(names, means.tolist()))
             self._loss_parts, self._loss_part_steps = {}, 0.0
         super().log(logs, start_time)
+
+    # ---- evaluation ----
+
+    def evaluation_loop(self, *args, **kwargs):
+        # Starting a data loader draws from the global generator. An evaluation between a checkpoint and the next step is
+        # not repeated after resuming, so it must leave no trace there.
+        devices = [torch.accelerator.current_device_index()] if torch.accelerator.is_available() else []
+        device_type = torch.accelerator.current_accelerator().type if devices else "cuda"
+        with torch.random.fork_rng(devices=devices, device_type=device_type):
+            return super().evaluation_loop(*args, **kwargs)
 
     # ---- parameter groups and schedule ----
 
