@@ -39,20 +39,14 @@ def tower_stages(tower: PreTrainedModel) -> list[tuple[int, int]]:
 
 
 def tower_layers(tower: PreTrainedModel) -> nn.ModuleList:
-    """The transformer layers of a BERT- or ViT-like tower.
+    """The transformer layers of a BERT- or ViT-like tower."""
+    owner = getattr(tower, "encoder", tower)
+    return getattr(owner, "layers", None) or owner.layer
 
-    Raises:
-        ValueError: the tower keeps its layers where we don't know; the message lists what is supported.
-    """
-    for owner in (tower, getattr(tower, "encoder", None)):
-        for name in ("layers", "layer"):
-            layers = getattr(owner, name, None)
-            if isinstance(layers, nn.ModuleList):
-                return layers
-    raise ValueError(
-        f"Prompts cannot be inserted into a {tower.config.model_type!r} tower; supported are vision towers like vit, "
-        "dinov2, deit and swin, and text towers like bert and roberta."
-    )
+
+def num_special_tokens(tower: PreTrainedModel) -> int:
+    """Tokens in front of a ViT-like tower's patches: [CLS], DeiT's distillation token, DINOv2's registers."""
+    return 1 + (tower.config.model_type == "deit") + getattr(tower.config, "num_register_tokens", 0)
 
 
 def insert_after_first(tokens: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
