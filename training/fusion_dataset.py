@@ -119,6 +119,7 @@ class FusionDataset(Dataset):
                 f"The data set lacks the column(s) {', '.join(absent)}; it has {', '.join(dataset.column_names)}. "
                 "Name yours with data.columns, e.g. --data.columns.text caption."
             )
+        self.source = dataset
         self.ids = sample_ids(dataset)
         self._rows = dataset.select_columns(wanted)
         self._spec = spec
