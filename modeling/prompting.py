@@ -80,7 +80,7 @@ def _run(layer: nn.Module, function: Callable, *args: torch.Tensor | None) -> to
 
 
 def _run_single_stage(
-    layers: nn.ModuleList, tokens: torch.Tensor, next_prompts: NextPrompts, mask_for: Callable
+    layers: nn.ModuleList, tokens: torch.Tensor, next_prompts: NextPrompts, mask_for: Callable | None = None
 ) -> torch.Tensor:
     prompts = None
     for block, layer in enumerate(layers):
@@ -88,7 +88,8 @@ def _run_single_stage(
         prompts = prompts if new_prompts is None else new_prompts
         num_prompts = 0 if prompts is None else prompts.shape[1]
         hidden = tokens if prompts is None else insert_after_first(tokens, prompts)
-        hidden = _run(layer, layer, hidden, mask_for(hidden, num_prompts))
+        masks = () if mask_for is None else (mask_for(hidden, num_prompts),)
+        hidden = _run(layer, layer, hidden, *masks)
         tokens, prompts = remove_after_first(hidden, num_prompts) if num_prompts else (hidden, None)
     return tokens if prompts is None else insert_after_first(tokens, prompts)
 
@@ -137,7 +138,7 @@ def run_prompted_vit(tower: PreTrainedModel, embeddings: torch.Tensor, next_prom
     Returns:
         `(batch, 1 + P + patches, dim)`, after the tower's last LayerNorm.
     """
-    hidden = _run_single_stage(tower_layers(tower), embeddings, next_prompts, lambda hidden, num_prompts: None)
+    hidden = _run_single_stage(tower_layers(tower), embeddings, next_prompts)
     return tower.layernorm(hidden)
 
 
