@@ -265,7 +265,7 @@ def predict(
         single = image is not None or text is not None
         if single == (source is not None):
             raise ValueError("Give either SOURCE (a .jsonl, .csv or image folder), or --image and/or --text.")
-        examples = [{"id": "0", "image": image, "text": text}] if single else read_examples(source)
+        examples = read_examples(source) if source is not None else iter([{"id": "0", "image": image, "text": text}])
         lines = predict_saved_model(model, examples, batch_size=batch_size, top_k=top_k)
         if output is None:
             for line in lines:

@@ -30,8 +30,8 @@ from rich.table import Table
 from transformers import AutoModelForSequenceClassification, AutoProcessor, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from .data.registry import DatasetSpec
 from .evaluation import COMPLETE, evaluate_model
-from .fusion_dataset import TaskDescription
 from .prediction import predict
 from .quickstart_pictures import draw_predictions, draw_routing
 from .train import fit_recipe
@@ -109,7 +109,7 @@ def run_demo(out: Path, recipe: str = RECIPE, overrides: list[str] | tuple[str, 
 
 
 def _evaluate(
-    trainer: Any, test: Any, spec: TaskDescription, missing: tuple[str, ...] = ()
+    trainer: Any, test: Any, spec: DatasetSpec, missing: tuple[str, ...] = ()
 ) -> dict[str, float]:
     found = evaluate_model(
         trainer.model, trainer.processing_class, test, spec, missing=missing, batch_size=64, show_progress=True

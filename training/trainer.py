@@ -21,7 +21,7 @@ import functools
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -95,6 +95,8 @@ class FusionTrainer(Trainer):
     """
 
     args: FusionTrainingArguments
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -244,7 +246,7 @@ class FusionTrainer(Trainer):
             raise CheckpointError(problem)
         return checkpoint
 
-    def _find_checkpoint(self, wanted: str | bool) -> str | None:
+    def _find_checkpoint(self, wanted: str | Literal[True]) -> str | None:
         if wanted is not True and wanted != "auto":
             try:
                 verify_checkpoint(wanted)
