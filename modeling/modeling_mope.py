@@ -143,6 +143,8 @@ class MopeModel(MopePreTrainedModel):
         super().freeze_parts()
         if self.text_prompts is not None and not self.config.train_text_prompts:
             self.text_prompts.requires_grad_(False)
+        if self.fusion_prompts is not None:
+            self.fusion_prompts.freeze_unused()
         mask_token = getattr(getattr(self.vision_model, "embeddings", None), "mask_token", None)
         if mask_token is not None:  # masked-image pretraining only; never part of our graph
             mask_token.requires_grad_(False)
