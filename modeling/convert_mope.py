@@ -401,7 +401,7 @@ def convert_checkpoint(
         model.load_state_dict({name: weights[name] for name in lacking}, strict=False)
         model.config.frozen_parts = {  # a tower that differs from its source can only be stored in full
             name: origin
-            for name, origin in donor.config.frozen_parts.items()
+            for name, origin in (donor.config.frozen_parts or {}).items()
             if fingerprint(model.towers()[name].state_dict()) == origin["sha256"]
         }
     model.save_pretrained(out)

@@ -21,6 +21,7 @@ The towers' state-dict keys stay stock, and attention goes through transformers'
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,13 +68,13 @@ def masked_mean(tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
 
 
-def _run(layer: nn.Module, function: Callable, *args: torch.Tensor | None) -> torch.Tensor:
+def _run(layer: nn.Module, function: Any, *args: torch.Tensor | None) -> torch.Tensor:
     """Calls `function`, under activation checkpointing if the layer has it switched on.
 
     Stock layers checkpoint themselves in training mode (twice would recompute twice), but skip it outside; a frozen
     tower is always outside it, yet activations are kept for the prompts' gradients.
     """
-    checkpoints_itself = function is layer and layer.training
+    checkpoints_itself = layer.training and function is layer
     if getattr(layer, "gradient_checkpointing", False) and torch.is_grad_enabled() and not checkpoints_itself:
         return layer._gradient_checkpointing_func(function, *args)
     return function(*args)
