@@ -184,7 +184,17 @@ def test_initialisation():
     assert within(prompts.mapper.down.weight, 24**-0.5) and within(model.classifier.weight, 32**-0.5)
     norm = prompts.mapper.norm
     assert (norm.weight == 1).all() and not norm.bias.any() and not norm.running_mean.any()
-    assert not model.mope.absent_image.any() and not model.mope.absent_text.any()
+    assert within(model.mope.absent_image, bound) and within(model.mope.absent_text, 0.3)
+
+
+def test_absent_modalities_do_not_drown_other_gradients():
+    model = MopeForSequenceClassification(tiny_mope_config(num_labels=3, problem_type="single_label_classification"))
+    torch.manual_seed(0)
+    pixels, ids = torch.randn(4, 3, 32, 32), torch.randint(5, 60, (4, 6))
+    model(pixels, ids, missing_type=torch.tensor([0, 1, 2, 2]), labels=torch.tensor([0, 1, 2, 0])).loss.backward()
+    norms = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
+    substitutes = [norms.pop("mope.absent_image"), norms.pop("mope.absent_text")]
+    assert max(substitutes) < 10 * max(norms.values())
 
 
 def test_the_papers_prompt_bound():
