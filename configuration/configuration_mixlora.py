@@ -18,6 +18,9 @@ import enum
 from dataclasses import dataclass, field
 
 from peft.config import PeftConfig
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+from ..auto import TUNERS
 
 
 class FusionPeftType(str, enum.Enum):
@@ -114,6 +117,7 @@ class MixLoraConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = FusionPeftType.COND_MIXLORA
+        TUNERS["mixlora"].register()
         for name in ("target_modules", "exclude_modules"):
             if isinstance(value := getattr(self, name), list):
                 setattr(self, name, set(value))
@@ -149,3 +153,8 @@ class MixLoraConfig(PeftConfig):
         """Factor of the update, `lora_alpha / r`."""
         alpha = 2 * self.num_experts if self.lora_alpha is None else self.lora_alpha
         return alpha / self.r
+
+
+# `peft.register_peft_method` takes only names of PEFT's own enum, so its tables are filled here and in
+# `tuner_mixlora`, under the plain string that adapter files hold. PEFT and transformers need no change.
+PEFT_TYPE_TO_CONFIG_MAPPING[FusionPeftType.COND_MIXLORA.value] = MixLoraConfig  # type: ignore[index]

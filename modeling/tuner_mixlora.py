@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, resolve_quantization_backend
 from torch import nn
@@ -207,16 +207,5 @@ def _reads_text(model: nn.Module, key: str) -> bool:
     return True
 
 
-def register() -> None:
-    """Makes the tuner known to PEFT.
-
-    `peft.register_peft_method` takes only names of its own enum, so the three tables that it fills are filled here,
-    under the plain string that adapter files hold. PEFT and transformers need no change.
-    """
-    name = FusionPeftType.COND_MIXLORA.value
-    PEFT_TYPE_TO_CONFIG_MAPPING[name] = MixLoraConfig
-    PEFT_TYPE_TO_TUNER_MAPPING[name] = MixLoraModel
-    PEFT_TYPE_TO_PREFIX_MAPPING[name] = MixLoraModel.prefix
-
-
-register()
+PEFT_TYPE_TO_TUNER_MAPPING[FusionPeftType.COND_MIXLORA.value] = MixLoraModel  # type: ignore[index]
+PEFT_TYPE_TO_PREFIX_MAPPING[FusionPeftType.COND_MIXLORA.value] = MixLoraModel.prefix  # type: ignore[index]
