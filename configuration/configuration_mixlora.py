@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Routing over a bank of experts: weights and balance losses, as pure functions on tensors."""
+
 """`MixLoraConfig`: what may be set in a conditional mixture of LoRA."""
 
 import enum

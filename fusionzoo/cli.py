@@ -85,12 +85,12 @@ def _parse_columns(pairs: list[str] | None) -> dict[str, str] | None:
 @app.command("list")
 def list_command() -> None:
     """Lists the methods, the data sets and the shipped recipes."""
-    from .auto import METHODS
+    from .auto import METHODS, TUNERS
     from .training.data.registry import get_dataset_spec, list_datasets
     from .training.recipe_files import list_recipes
 
     typer.echo("methods")
-    for method in METHODS.values():
+    for method in (*METHODS.values(), *TUNERS.values()):
         typer.echo(f"  {method.name:<16}{method.title} (arXiv {method.paper})")
     typer.echo("data sets")
     for name in list_datasets():
@@ -279,9 +279,10 @@ def convert(
 ) -> None:
     """Converts an official checkpoint to ours; further options go to the method's converter."""
     with _user_errors(context):
-        from .auto import get_method
+        from .auto import TUNERS, get_method
 
-        get_method(method)
+        if method not in TUNERS:
+            get_method(method)
         module = importlib.import_module(f".modeling.convert_{method}", __package__)
         module.main([str(checkpoint), str(out), *context.args])
 

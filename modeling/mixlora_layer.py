@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Routing over a bank of experts: weights and balance losses, as pure functions on tensors."""
+
 """A linear layer with a conditional mixture of LoRA: `y = base(x) + s sum_k w_k (dropout(x) . a_{I_k}) b_{J_k}`."""
 
 import copy

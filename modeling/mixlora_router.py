@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Routing over a bank of experts: weights and balance losses, as pure functions on tensors."""
+
 """Which factors an instance gets: the routing of MixLoRA (https://arxiv.org/abs/2402.15896), as pure functions.
 
 With `p` the pooled input of a layer, routers `W_A, W_B (E, i)` and `W_AB (E, r, i)`, and factors `A (E, i)`:
@@ -103,9 +104,7 @@ def term_weights(
     return 1.0 + (selected - selected.detach())
 
 
-def route(
-    pooled: torch.Tensor, weights: RouterWeights, config: MixLoraConfig, training: bool
-) -> Routing:
+def route(pooled: torch.Tensor, weights: RouterWeights, config: MixLoraConfig, training: bool) -> Routing:
     """Selects the factors of each instance.
 
     Args:

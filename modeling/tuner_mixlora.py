@@ -12,6 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """Routing over a bank of experts: weights and balance losses, as pure functions on tensors."""
+
 """MixLoRA (https://arxiv.org/abs/2402.15896) as a PEFT tuner, for any model with linear layers.
 
 Every adapted layer keeps a pool of rank-1 factors; a router picks, for each instance, the `r` that make its update.
@@ -108,7 +109,9 @@ class MixLoraModel(BaseTuner):
     @staticmethod
     def _check_supported(target: nn.Module, key: str, parent: nn.Module) -> None:
         if isinstance(target, BaseTunerLayer):
-            raise ValueError(f"{key} already has an adapter of another kind ({type(target).__name__}); unload it first.")
+            raise ValueError(
+                f"{key} already has an adapter of another kind ({type(target).__name__}); unload it first."
+            )
         if isinstance(parent, nn.MultiheadAttention):
             raise ValueError(
                 f"{key} lies inside torch.nn.MultiheadAttention, which reads its weight without calling it, so an "
