@@ -11,8 +11,6 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Routing over a bank of experts: weights and balance losses, as pure functions on tensors."""
-
 """`MixLoraConfig`: what may be set in a conditional mixture of LoRA."""
 
 import enum
@@ -46,12 +44,8 @@ _CHOICES = {
 }
 
 
-def _help(default, text: str):
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass
-class MixLoraConfig(PeftConfig):
+class MixLoraConfig(PeftConfig):  # trf-ignore: TRF057 (PEFT's kind of configuration, not transformers')
     """Configuration of a conditional mixture of LoRA (MixLoRA, https://arxiv.org/abs/2402.15896).
 
     Each adapted linear layer keeps `num_experts` rank-1 factors for its input and as many for its output; a router
@@ -69,51 +63,95 @@ class MixLoraConfig(PeftConfig):
         8.0
     """
 
-    r: int = _help(4, "Factors selected per instance: the rank of the update.")
-    num_experts: int = _help(16, "Factors in the pool of a layer, at least r.")
-    lora_alpha: float | None = _help(None, "The update is scaled by lora_alpha / r. Default: 2 * num_experts.")
-    lora_dropout: float = _help(0.05, "Dropout on the input of the update (never on the router's input).")
-    routing: str = _help(
-        "input_lora_a_param",
-        "How factors are selected, in the names of the official options. 'input': A and B each by its own router "
-        "(IFS). 'input_lora_a_param': B also by the parameters of the chosen A (IFS + CFS). 'shared': B takes A's "
-        "indices. 'input_lora_a_choice': B also by an embedding of A's indices. 'b_only': one static A of r rows. "
-        "'random': r factors at random, an ablation. 'plain': LoRA of rank r.",
+    r: int = field(default=4, metadata={"help": "Factors selected per instance: the rank of the update."})
+    num_experts: int = field(default=16, metadata={"help": "Factors in the pool of a layer, at least r."})
+    lora_alpha: float | None = field(
+        default=None, metadata={"help": "The update is scaled by lora_alpha / r. Default: 2 * num_experts."}
     )
-    cfs_weight: float = _help(1.0, "Weight of the conditional term where routing is conditional.")
-    cfs_mode: str = _help(
-        "contraction",
-        "'contraction': the chosen A factors meet the router's weights coordinate by coordinate, as in the paper. "
-        "'separable': both are summed over the coordinates first, as in the official code.",
+    lora_dropout: float = field(
+        default=0.05, metadata={"help": "Dropout on the input of the update (never on the router's input)."}
     )
-    router_gradient: str = _help(
-        "straight_through",
-        "'straight_through': the paper's forward, gradients through the routers' probabilities. 'scored': terms are "
-        "weighted by the probabilities, renormalised to mean 1. 'none': routers stay as initialised, as in the "
-        "official code.",
+    routing: str = field(
+        default="input_lora_a_param",
+        metadata={
+            "help": (
+                "How factors are selected, in the names of the official options. 'input': A and B each by its own router "
+                "(IFS). 'input_lora_a_param': B also by the parameters of the chosen A (IFS + CFS). 'shared': B takes A's "
+                "indices. 'input_lora_a_choice': B also by an embedding of A's indices. 'b_only': one static A of r rows. "
+                "'random': r factors at random, an ablation. 'plain': LoRA of rank r."
+            )
+        },
     )
-    router_pool: str = _help(
-        "prompt",
-        "Positions whose mean is routed. 'prompt': attended positions without a label (models that generate; "
-        "elsewhere like 'mask'). 'mask': attended positions. 'all': padding too. 'first': the first attended one.",
+    cfs_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the conditional term where routing is conditional."}
     )
-    decode_routing: str = _help(
-        "prefill", "'prefill': decoding keeps the selection of the prompt. 'per_token': every new token is routed."
+    cfs_mode: str = field(
+        default="contraction",
+        metadata={
+            "help": (
+                "'contraction': the chosen A factors meet the router's weights coordinate by coordinate, as in the paper. "
+                "'separable': both are summed over the coordinates first, as in the official code."
+            )
+        },
     )
-    router_noise: float = _help(0.0, "Standard deviation of noise on the routers' logits in training.")
-    share_routers: bool = _help(
-        False, "One set of routers for all adapted layers with the same input width, instead of one per layer."
+    router_gradient: str = field(
+        default="straight_through",
+        metadata={
+            "help": (
+                "'straight_through': the paper's forward, gradients through the routers' probabilities. 'scored': terms are "
+                "weighted by the probabilities, renormalised to mean 1. 'none': routers stay as initialised, as in the "
+                "official code."
+            )
+        },
     )
-    mix_start_layer: int = _help(0, "Layers below this index get plain LoRA of rank r.")
-    target_modules: list[str] | str | None = _help(
-        None, "Names (or one regular expression, or 'all-linear') of the linear layers to adapt."
+    router_pool: str = field(
+        default="prompt",
+        metadata={
+            "help": (
+                "Positions whose mean is routed. 'prompt': attended positions without a label (models that generate; "
+                "elsewhere like 'mask'). 'mask': attended positions. 'all': padding too. 'first': the first attended one."
+            )
+        },
     )
-    exclude_modules: list[str] | str | None = _help(None, "Names or a regular expression of layers to leave out.")
-    layers_to_transform: list[int] | int | None = _help(None, "Adapt only layers with these indices.")
-    layers_pattern: list[str] | str | None = _help(None, "Name of the list that layers_to_transform counts in.")
-    modules_to_save: list[str] | None = _help(None, "Further modules to train and to save with the adapter.")
-    bias: str = _help("none", "Biases to train: 'none', 'all' or 'mixlora_only' (those of adapted layers).")
-    init_weights: bool = _help(True, "Output factors start at zero, so that training starts from the base model.")
+    decode_routing: str = field(
+        default="prefill",
+        metadata={
+            "help": "'prefill': decoding keeps the selection of the prompt. 'per_token': every new token is routed."
+        },
+    )
+    router_noise: float = field(
+        default=0.0, metadata={"help": "Standard deviation of noise on the routers' logits in training."}
+    )
+    share_routers: bool = field(
+        default=False,
+        metadata={
+            "help": "One set of routers for all adapted layers with the same input width, instead of one per layer."
+        },
+    )
+    mix_start_layer: int = field(default=0, metadata={"help": "Layers below this index get plain LoRA of rank r."})
+    target_modules: list[str] | str | None = field(
+        default=None,
+        metadata={"help": "Names (or one regular expression, or 'all-linear') of the linear layers to adapt."},
+    )
+    exclude_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "Names or a regular expression of layers to leave out."}
+    )
+    layers_to_transform: list[int] | int | None = field(
+        default=None, metadata={"help": "Adapt only layers with these indices."}
+    )
+    layers_pattern: list[str] | str | None = field(
+        default=None, metadata={"help": "Name of the list that layers_to_transform counts in."}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Further modules to train and to save with the adapter."}
+    )
+    bias: str = field(
+        default="none",
+        metadata={"help": "Biases to train: 'none', 'all' or 'mixlora_only' (those of adapted layers)."},
+    )
+    init_weights: bool = field(
+        default=True, metadata={"help": "Output factors start at zero, so that training starts from the base model."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,8 +11,6 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Routing over a bank of experts: weights and balance losses, as pure functions on tensors."""
-
 """Official MixLoRA checkpoints and options to ours.
 
 A checkpoint folder of the official code (VT-NLP/MixLoRA) holds the whole LLaVA model in `pytorch_model.bin` and the

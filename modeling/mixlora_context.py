@@ -11,8 +11,6 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Routing over a bank of experts: weights and balance losses, as pure functions on tensors."""
-
 """What the routers of a model must know beyond their own input: which positions to pool, and what was selected before.
 
 A linear layer sees hidden states only. `RoutingContext` hooks the adapted model's forward, reads the mask, the labels

@@ -11,8 +11,6 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Routing over a bank of experts: weights and balance losses, as pure functions on tensors."""
-
 """A linear layer with a conditional mixture of LoRA: `y = base(x) + s sum_k w_k (dropout(x) . a_{I_k}) b_{J_k}`."""
 
 import copy

@@ -11,8 +11,6 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Routing over a bank of experts: weights and balance losses, as pure functions on tensors."""
-
 """Which factors an instance gets: the routing of MixLoRA (https://arxiv.org/abs/2402.15896), as pure functions.
 
 With `p` the pooled input of a layer, routers `W_A, W_B (E, i)` and `W_AB (E, r, i)`, and factors `A (E, i)`:

@@ -11,8 +11,6 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Routing over a bank of experts: weights and balance losses, as pure functions on tensors."""
-
 """MixLoRA (https://arxiv.org/abs/2402.15896) as a PEFT tuner, for any model with linear layers.
 
 Every adapted layer keeps a pool of rank-1 factors; a router picks, for each instance, the `r` that make its update.

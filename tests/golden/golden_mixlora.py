@@ -11,8 +11,6 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Routing over a bank of experts: weights and balance losses, as pure functions on tensors."""
-
 """How each kind of MixLoRA case is recomputed with our tuner."""
 
 from contextlib import contextmanager
@@ -102,7 +100,7 @@ def linear_padding(case: Case) -> None:
     masked, _ = convert_mixlora.build_model(case.weights, case.config, router_pool="mask", decode_routing="prefill")
     with torch.no_grad():
         for side in ("left", "more"):
-            with _recorded() as (seen):
+            with _recorded() as seen:
                 y = official(inputs[f"x_{side}"])
             _compare_all(case, {"y": y, **_routing_quantities(seen[0])}, f"{side}.", **LINEAR)
         for side in ("left", "more", "right"):
@@ -253,8 +251,8 @@ def llava(case: Case) -> None:
 
     model.eval()
     prompt = ids[:1, :6]
-    spread = [[image_token] * features[0].shape[0] if token == -200 else [token] for token in prompt[0].tolist()]
-    prompt = torch.tensor([sum(spread, [])])
+    prompt = prompt[0].repeat_interleave(torch.where(prompt[0] == -200, len(features[0]), 1)).unsqueeze(0)
+    prompt = prompt.where(prompt != -200, image_token)
     _compare_decoding(case, model, order, input_ids=prompt, pixel_values=images[:1])
 
 
