@@ -38,6 +38,7 @@ _PUBLIC_NAMES = {
     "modeling.missing_modality": ("MissingType",),
     "processing.processing_mope": ("MopeProcessor",),
     "training.data.loading": ("load_fusion_dataset",),
+    "training.data.registry": ("get_dataset_spec",),
     "training.data.missing_simulation": ("MissingModality",),
     "training.trainer": ("FusionTrainer",),
     "training.collation": ("FusionCollator",),
@@ -72,4 +73,5 @@ if TYPE_CHECKING:
     from .training.collation import FusionCollator as FusionCollator
     from .training.data.loading import load_fusion_dataset as load_fusion_dataset
     from .training.data.missing_simulation import MissingModality as MissingModality
+    from .training.data.registry import get_dataset_spec as get_dataset_spec
     from .training.trainer import FusionTrainer as FusionTrainer

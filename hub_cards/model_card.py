@@ -70,14 +70,16 @@ def render_training_card(
     results = last_results(trainer.state.log_history)
     given = {name for metrics in results.values() for name in metrics}
     args = trainer.args.to_dict()
-    settings = {name: args[name] for name in _SETTINGS if args.get(name) not in (None, False)}
+    settings = {name: args[name] for name in _SETTINGS if args.get(name) not in (None, False, -1)}
+    if trainer.args.lr_milestones is None:
+        settings.pop("lr_gamma")
     tags = [tags] if isinstance(tags, str) else list(tags or [])
     metadata = ModelCardData(
         library_name="transformers",
         tags=["fusionzoo", model.config.model_type, "image-text-classification", *tags],
         ignore_metadata_errors=True,
     )
-    template = Environment(keep_trailing_newline=True).from_string(
+    template = Environment(keep_trailing_newline=True, trim_blocks=True).from_string(
         files(__package__).joinpath(TEMPLATE_NAME).read_text(encoding="utf-8")
     )
     return template.render(

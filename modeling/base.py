@@ -68,14 +68,18 @@ class FusionPreTrainedModel(PreTrainedModel):
 
         Runs at construction and after loading, because `from_pretrained` forgets `requires_grad`.
         """
+        self._keys_to_ignore_on_save = self._keys_left_out()
         if not self.config.freeze_backbone:
             return
-        prefix = "" if self.base_model is self else f"{self.base_model_prefix}."
-        left_out = set()
-        for name, tower in self.towers().items():
+        for tower in self.towers().values():
             tower.requires_grad_(False)
-            left_out |= {f"{prefix}{name}.{key}" for key in tower.state_dict()}
-        self._keys_to_ignore_on_save = left_out if self.config.weights_scope == "trainable" else set()
+
+    def _keys_left_out(self) -> set[str]:
+        """The keys that `save_pretrained` does not write: those of the frozen towers, for slim checkpoints."""
+        if self.config.weights_scope != "trainable":
+            return set()
+        prefix = "" if self.base_model is self else f"{self.base_model_prefix}."
+        return {f"{prefix}{name}.{key}" for name, tower in self.towers().items() for key in tower.state_dict()}
 
     def train(self, mode: bool = True) -> "FusionPreTrainedModel":
         super().train(mode)
@@ -88,8 +92,9 @@ class FusionPreTrainedModel(PreTrainedModel):
 
     def parameter_group(self, name: str) -> str:
         """The learning-rate group of a parameter: `"vision"`, `"text"` or `"fusion"`."""
-        for group in ("vision", "text"):
-            if f"{group}_model." in f".{name}" or f"{group}_prompts." in f".{name}":
+        owners = {"vision": ("vision_", "absent_image"), "text": ("text_", "absent_text")}
+        for group, starts in owners.items():
+            if any(part.startswith(starts) for part in name.split(".")):
                 return group
         return "fusion"
 
@@ -174,7 +179,15 @@ class FusionPreTrainedModel(PreTrainedModel):
                     f'weights_scope="trainable" leaves out {", ".join(sorted(missing))}, but config.frozen_parts does '
                     'not say where they come from; build the model with from_backbones, or use weights_scope="full".'
                 )
-            self.freeze_parts()
+            trained = [
+                name for name, tower in self.towers().items() if any(p.requires_grad for p in tower.parameters())
+            ]
+            if trained:
+                raise ValueError(
+                    f'weights_scope="trainable" would leave out {", ".join(trained)}, which you have made trainable; '
+                    'use weights_scope="full", or call freeze_parts() if its weights are still the original ones.'
+                )
+        self._keys_to_ignore_on_save = self._keys_left_out()
         super().save_pretrained(save_directory, **kwargs)
 
     @classmethod
@@ -193,7 +206,11 @@ class FusionPreTrainedModel(PreTrainedModel):
                 pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
             )
         else:
-            model, info = cls._from_slim(pretrained_model_name_or_path, config or stored, stored, hub_kwargs, kwargs)
+            if config is None:  # keywords may be fields of the configuration
+                config, kwargs = cls.config_class.from_pretrained(
+                    pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs
+                )
+            model, info = cls._from_slim(pretrained_model_name_or_path, config, stored, hub_kwargs, kwargs)
         model.freeze_parts()
         model.eval()
         return (model, info) if loading_info_wanted else model

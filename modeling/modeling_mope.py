@@ -27,6 +27,7 @@ An importance loss `(std(S) / mean(S))^2` of `S_j = sum_batch r_j` keeps the exp
 """
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,6 +41,8 @@ from .missing_modality import MissingType, is_absent, replace_absent
 from .outputs import FusionClassifierOutput, FusionModelOutput
 from .prompting import (
     NextPrompts,
+    masked_mean,
+    num_special_tokens,
     remove_after_first,
     run_prompted_swin,
     run_prompted_text,
@@ -112,7 +115,8 @@ class MopeModel(MopePreTrainedModel):
     def __init__(self, config: MopeConfig):
         super().__init__(config)
         self.vision_model = self.text_model = None
-        self.vision_prompts = self.text_prompts = self.fusion_prompts = None
+        self.vision_prompts = self.text_prompts = None
+        self.fusion_prompts: MopePrompts | Any = None
         self.absent_image = self.absent_text = None
         if config.uses_vision:
             self.vision_model = build_tower(config.vision_config)
@@ -141,6 +145,8 @@ class MopeModel(MopePreTrainedModel):
         super().freeze_parts()
         if self.text_prompts is not None and not self.config.train_text_prompts:
             self.text_prompts.requires_grad_(False)
+        if self.fusion_prompts is not None:
+            self.fusion_prompts.freeze_unused()
         mask_token = getattr(getattr(self.vision_model, "embeddings", None), "mask_token", None)
         if mask_token is not None:  # masked-image pretraining only; never part of our graph
             mask_token.requires_grad_(False)
@@ -157,10 +163,10 @@ class MopeModel(MopePreTrainedModel):
         return vision + (self.config.text_config.hidden_size if "text" in classified else 0)
 
     def get_input_embeddings(self) -> nn.Module:
-        return (self.text_model or self.vision_model).get_input_embeddings()
+        return next(iter(reversed(self.towers().values()))).get_input_embeddings()  # the text's, if there is text
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        (self.text_model or self.vision_model).set_input_embeddings(value)
+        next(iter(reversed(self.towers().values()))).set_input_embeddings(value)
 
     def encode_text(
         self,
@@ -174,29 +180,21 @@ class MopeModel(MopePreTrainedModel):
 
         Args:
             input_ids, attention_mask, token_type_ids: `(batch, T)`.
-            absent: `(batch,)` booleans, samples without text; they are read as one learned token.
+            absent: `(batch,)` booleans, samples without text; their tokens become a learned one (the mask should show
+                the first alone).
             next_prompts: prompt source, see `prompting`; `None` leaves the tower unprompted.
         """
         if self.text_model is None:
             return None
         embeddings = self.text_model.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
         embeddings = replace_absent(embeddings, self.absent_text, absent)
-        if absent is not None:
-            if attention_mask is None:
-                attention_mask = torch.ones_like(input_ids)
-            first = torch.arange(input_ids.shape[1], device=input_ids.device) == 0
-            attention_mask = attention_mask * (~absent[:, None] | first)
         hidden = run_prompted_text(self.text_model, embeddings, attention_mask, next_prompts or no_prompts)
         if self.config.text_pooling == "pooler":
             return self.text_model.pooler(hidden)
         if self.config.text_pooling == "cls":
             return hidden[:, 0]
-        num_prompts = hidden.shape[1] - embeddings.shape[1]
-        tokens, _ = remove_after_first(hidden, num_prompts)
-        if attention_mask is None:
-            return tokens.mean(dim=1)
-        weights = attention_mask.to(tokens.dtype).unsqueeze(-1)
-        return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
+        tokens, _ = remove_after_first(hidden, hidden.shape[1] - embeddings.shape[1])
+        return masked_mean(tokens, attention_mask)
 
     def encode_image(
         self, pixel_values: torch.Tensor | None, absent: torch.Tensor | None, next_prompts: NextPrompts | None
@@ -219,11 +217,16 @@ class MopeModel(MopePreTrainedModel):
             hidden, num_prompts = run_prompted_swin(tower, patches, grid, None, next_prompts, order)
             return (hidden if self.config.pool_prompts else hidden[:, num_prompts:]).mean(dim=1)
         tokens = tower.embeddings(pixel_values)
-        patches = replace_absent(tokens[:, 1:], self.absent_image, absent)
-        hidden = run_prompted_vit(tower, torch.cat([tokens[:, :1], patches], dim=1), next_prompts)
+        special, patches = tokens.tensor_split([num_special_tokens(tower)], dim=1)
+        patches = replace_absent(patches, self.absent_image, absent)
+        hidden = run_prompted_vit(tower, torch.cat([special, patches], dim=1), next_prompts)
         if self.config.vision_pooling == "cls":
             return hidden[:, 0]
-        return hidden[:, -patches.shape[1] :].mean(dim=1)
+        pooled = hidden[:, -patches.shape[1] :]
+        num_prompts = hidden.shape[1] - tokens.shape[1]
+        if self.config.pool_prompts and num_prompts:
+            pooled = torch.cat([hidden[:, 1 : 1 + num_prompts], pooled], dim=1)
+        return pooled.mean(dim=1)
 
     @can_return_tuple
     @auto_docstring
@@ -244,14 +247,14 @@ class MopeModel(MopePreTrainedModel):
         router_noise (`torch.FloatTensor` of shape `(batch_size, routed_blocks, num_experts)`, *optional*):
             Noise to add to the routing logits instead of drawing it.
         """
-        pixel_values, input_ids, missing_type = self._complete_inputs(pixel_values, input_ids, missing_type)
-        text_absent = is_absent(missing_type, MissingType.TEXT)
-        read_text = partial(self.encode_text, input_ids, attention_mask, token_type_ids, text_absent)
+        text_inputs = (input_ids, attention_mask, token_type_ids)
+        pixel_values, text_inputs, missing_type = self._complete_inputs(pixel_values, text_inputs, missing_type)
+        read_text = partial(self.encode_text, *text_inputs, is_absent(missing_type, MissingType.TEXT))
         see_image = partial(self.encode_image, pixel_values, is_absent(missing_type, MissingType.IMAGE))
 
         if self.config.text_is_steered:
             vision = see_image(self.vision_prompts)
-            steering = self.fusion_prompts.steer(vision, router_noise)
+            steering = self.fusion_prompts.steer(vision, router_noise, text_inputs[1])
             text = read_text(steering)
         else:
             text = read_text(self.text_prompts)
@@ -259,39 +262,50 @@ class MopeModel(MopePreTrainedModel):
             vision = see_image(steering or self.vision_prompts)
 
         features = {"vision": vision, "text": text}
+        threshold = self.config.importance_threshold or 0.0
         scores = steering and steering.router_scores()
         return FusionModelOutput(
             pooler_output=torch.cat([features[name] for name in self.config.classified_modalities], dim=-1),
             text_feature=text,
             vision_feature=vision,
             router_scores=scores,
-            importance_loss=None if scores is None else importance_loss(scores, self.config.importance_threshold),
+            importance_loss=None if scores is None else importance_loss(scores, threshold),
         )
 
     def _complete_inputs(
         self,
         pixel_values: torch.Tensor | None,
-        input_ids: torch.Tensor | None,
+        text_inputs: tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None],
         missing_type: torch.Tensor | None,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Fillers for a modality that the whole batch lacks; the result does not depend on them."""
-        if pixel_values is None and input_ids is None:
-            raise ValueError("Give pixel_values, input_ids, or both; neither was given.")
+    ) -> tuple[
+        torch.Tensor | None, tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None], torch.Tensor | None
+    ]:
+        """Fillers for a modality that the whole batch lacks, and a mask that shows one token of an absent text; the
+        result does not depend on fillers."""
+        input_ids, attention_mask, token_type_ids = text_inputs
         given = pixel_values if pixel_values is not None else input_ids
-        if missing_type is None and (pixel_values is None or input_ids is None):
-            missing_type = torch.zeros(given.shape[0], dtype=torch.long, device=given.device)
-        if pixel_values is None:
-            missing_type = missing_type | int(MissingType.IMAGE)
-            if self.config.uses_vision:
-                vision = self.config.vision_config
-                side = vision.image_size if isinstance(vision.image_size, int) else vision.image_size[0]
-                shape = (given.shape[0], vision.num_channels, side, side)
-                pixel_values = torch.zeros(shape, device=given.device, dtype=self.dtype)
+        if given is None:
+            raise ValueError("Give pixel_values, input_ids, or both; neither was given.")
+        lacking = int(MissingType.IMAGE) * (pixel_values is None) | int(MissingType.TEXT) * (input_ids is None)
+        if lacking:
+            complete = torch.zeros(given.shape[0], dtype=torch.long, device=given.device)
+            missing_type = (complete if missing_type is None else missing_type) | lacking
+        if pixel_values is None and self.vision_model is not None:
+            vision = self.config.vision_config
+            side = vision.image_size if isinstance(vision.image_size, int) else vision.image_size[0]
+            shape = (given.shape[0], vision.num_channels, side, side)
+            pixel_values = torch.zeros(shape, device=given.device, dtype=self.dtype)
         if input_ids is None:
-            missing_type = missing_type | int(MissingType.TEXT)
-            if self.config.uses_text:
-                input_ids = torch.zeros((given.shape[0], 1), dtype=torch.long, device=given.device)
-        return pixel_values, input_ids, missing_type
+            input_ids = torch.zeros((given.shape[0], 1), dtype=torch.long, device=given.device)
+            attention_mask = token_type_ids = None
+        absent = is_absent(missing_type, MissingType.TEXT)
+        if absent is not None:
+            if attention_mask is None:
+                attention_mask = torch.ones_like(input_ids)
+            only_first = torch.zeros_like(attention_mask)
+            only_first[:, 0] = 1
+            attention_mask = torch.where(absent[:, None], only_first, attention_mask)
+        return pixel_values, (input_ids, attention_mask, token_type_ids), missing_type
 
 
 @auto_docstring(custom_intro="MoPE with a linear classifier on the fused feature.")
@@ -312,11 +326,15 @@ class MopeForSequenceClassification(MopePreTrainedModel):
         self.mope.freeze_parts()
 
     def parameter_group(self, name: str) -> str:
-        """Official groups: the classifier and the fusion prompts learn with the tower that they belong to."""
-        group = super().parameter_group(name)
-        if group == "fusion" and "mapper" not in name and ".router." not in name:
-            return "text" if self.config.text_is_steered or not self.config.uses_vision else "vision"
-        return group
+        """The official groups: what lies inside a tower learns with it, and so does its classifier; a mapper or router
+        between the towers, and the head on both, are `"fusion"`."""
+        group, classified = super().parameter_group(name), self.config.classified_modalities
+        if group != "fusion" or len(classified) == 2:
+            return group
+        between = ".mapper." in name or ".router." in name
+        if between and not (self.config.fuse_method == "mope" and self.config.vision_is_steered):
+            return "fusion"
+        return classified[0]
 
     @can_return_tuple
     @auto_docstring

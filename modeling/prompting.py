@@ -21,6 +21,7 @@ The towers' state-dict keys stay stock, and attention goes through transformers'
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,20 +40,14 @@ def tower_stages(tower: PreTrainedModel) -> list[tuple[int, int]]:
 
 
 def tower_layers(tower: PreTrainedModel) -> nn.ModuleList:
-    """The transformer layers of a BERT- or ViT-like tower.
+    """The transformer layers of a BERT- or ViT-like tower."""
+    owner = getattr(tower, "encoder", tower)
+    return getattr(owner, "layers", None) or owner.layer
 
-    Raises:
-        ValueError: the tower keeps its layers where we don't know; the message lists what is supported.
-    """
-    for owner in (tower, getattr(tower, "encoder", None)):
-        for name in ("layers", "layer"):
-            layers = getattr(owner, name, None)
-            if isinstance(layers, nn.ModuleList):
-                return layers
-    raise ValueError(
-        f"Prompts cannot be inserted into a {tower.config.model_type!r} tower; supported are vision towers like vit, "
-        "dinov2, deit and swin, and text towers like bert and roberta."
-    )
+
+def num_special_tokens(tower: PreTrainedModel) -> int:
+    """Tokens in front of a ViT-like tower's patches: [CLS], DeiT's distillation token, DINOv2's registers."""
+    return 1 + (tower.config.model_type == "deit") + getattr(tower.config, "num_register_tokens", 0)
 
 
 def insert_after_first(tokens: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
@@ -65,20 +60,28 @@ def remove_after_first(tokens: torch.Tensor, num_prompts: int) -> tuple[torch.Te
     return torch.cat([tokens[:, :1], tokens[:, 1 + num_prompts :]], dim=1), tokens[:, 1 : 1 + num_prompts]
 
 
-def _run(layer: nn.Module, function: Callable, *args: torch.Tensor | None) -> torch.Tensor:
+def masked_mean(tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Mean over the tokens whose mask is 1: `(batch, T, dim)` and `(batch, T)` (`None` counts all) to `(batch, dim)`."""
+    if mask is None:
+        return tokens.mean(dim=1)
+    weights = mask.to(tokens.dtype).unsqueeze(-1)
+    return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def _run(layer: nn.Module, function: Any, *args: torch.Tensor | None) -> torch.Tensor:
     """Calls `function`, under activation checkpointing if the layer has it switched on.
 
     Stock layers checkpoint themselves in training mode (twice would recompute twice), but skip it outside; a frozen
     tower is always outside it, yet activations are kept for the prompts' gradients.
     """
-    checkpoints_itself = function is layer and layer.training
+    checkpoints_itself = layer.training and function is layer
     if getattr(layer, "gradient_checkpointing", False) and torch.is_grad_enabled() and not checkpoints_itself:
         return layer._gradient_checkpointing_func(function, *args)
     return function(*args)
 
 
 def _run_single_stage(
-    layers: nn.ModuleList, tokens: torch.Tensor, next_prompts: NextPrompts, mask_for: Callable
+    layers: nn.ModuleList, tokens: torch.Tensor, next_prompts: NextPrompts, mask_for: Callable | None = None
 ) -> torch.Tensor:
     prompts = None
     for block, layer in enumerate(layers):
@@ -86,7 +89,8 @@ def _run_single_stage(
         prompts = prompts if new_prompts is None else new_prompts
         num_prompts = 0 if prompts is None else prompts.shape[1]
         hidden = tokens if prompts is None else insert_after_first(tokens, prompts)
-        hidden = _run(layer, layer, hidden, mask_for(hidden, num_prompts))
+        masks = () if mask_for is None else (mask_for(hidden, num_prompts),)
+        hidden = _run(layer, layer, hidden, *masks)
         tokens, prompts = remove_after_first(hidden, num_prompts) if num_prompts else (hidden, None)
     return tokens if prompts is None else insert_after_first(tokens, prompts)
 
@@ -135,7 +139,7 @@ def run_prompted_vit(tower: PreTrainedModel, embeddings: torch.Tensor, next_prom
     Returns:
         `(batch, 1 + P + patches, dim)`, after the tower's last LayerNorm.
     """
-    hidden = _run_single_stage(tower_layers(tower), embeddings, next_prompts, lambda hidden, num_prompts: None)
+    hidden = _run_single_stage(tower_layers(tower), embeddings, next_prompts)
     return tower.layernorm(hidden)
 
 

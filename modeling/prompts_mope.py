@@ -30,6 +30,7 @@ import torch
 from torch import nn
 
 from ..configuration.configuration_mope import ROUTED_METHODS, MopeConfig
+from .prompting import masked_mean
 from .routing import routing_weights
 
 
@@ -108,11 +109,20 @@ class MopeRouter(nn.Module):
         """`W_b y + b_b` of all blocks: `(batch, feature_size)` to `(batch, blocks, router_cross_dim)`."""
         return self.cross_proj(feature).unflatten(-1, (self.blocks, self.cross_dim))
 
-    def pooled(self, prompts: torch.Tensor | None, tokens: torch.Tensor) -> torch.Tensor:
-        """The mean over the incoming tokens, arriving prompts included unless `router_pool="patches"`."""
+    def pooled(
+        self, prompts: torch.Tensor | None, tokens: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The mean over the incoming tokens, arriving prompts included unless `router_pool="patches"`.
+
+        Args:
+            prompts: `(batch, P, width)`, or `None`.
+            tokens: `(batch, T, width)`.
+            mask: `(batch, T)`, 1 for the tokens that count; `None` counts all.
+        """
         if prompts is not None and self.pool == "all":
             tokens = torch.cat([prompts, tokens], dim=1)
-        return tokens.mean(dim=1)  # (batch, width)
+            mask = mask if mask is None else nn.functional.pad(mask, (prompts.shape[1], 0), value=1)
+        return masked_mean(tokens, mask)  # (batch, width)
 
     def self_query(self, block: int, pooled: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(pooled, self.self_weight[block], self.self_bias[block])
@@ -162,6 +172,11 @@ class MopePrompts(nn.Module):
         # The paper's method leaves the first block of each stage to the prompts that arrive.
         every_block = text or config.fuse_method != "mope" or config.prompt_first_block
         self.first_block = 0 if every_block else 1
+        if max(self.depths) <= self.first_block:
+            raise ValueError(
+                f'fuse_method="mope" leaves the first block of each stage without prompts, and the steered tower has '
+                f"{self.depths} blocks; use a deeper tower, or prompt_first_block=True."
+            )
         init_range = config.text_prompt_init_range if text else None
         # The official code drops out the prompts themselves everywhere but in the paper's own method.
         self.drop_prompts = config.fuse_method == "text_router" or (text and config.fuse_method in ROUTED_METHODS)
@@ -188,6 +203,13 @@ class MopePrompts(nn.Module):
         if not every_block:
             num_prompts = length * (len(self.kinds) - ("mapped" in self.kinds)) + ("mapped" in self.kinds)
             self.arriving = nn.Parameter(torch.empty(num_prompts, stages[0][0]))
+
+    def freeze_unused(self) -> None:
+        """Fixes what belongs to a stage whose only block takes the arriving prompts."""
+        unused = [f".{stage}." for stage, depth in enumerate(self.depths) if depth <= self.first_block]
+        for name, parameter in self.named_parameters():
+            if any(stage in f".{name}." for stage in unused):
+                parameter.requires_grad_(False)
 
     def feature_router_rows(self, config: MopeConfig) -> int:
         """Rows of the router that sees the other modality alone: one a layer for text; for vision the official code
@@ -234,21 +256,26 @@ class MopePrompts(nn.Module):
             parts |= {kind: self.dropout(part) for kind, part in parts.items() if kind != "mapped"}
         return torch.cat([parts[kind] for kind in self.kinds], dim=1)
 
-    def steer(self, feature: torch.Tensor, noise: torch.Tensor | None = None) -> "MopeSteering":
+    def steer(
+        self, feature: torch.Tensor, noise: torch.Tensor | None = None, mask: torch.Tensor | None = None
+    ) -> "MopeSteering":
         """The prompt source of one forward pass.
 
         Args:
             feature: `(batch, feature_size)` of the other modality.
             noise: `(batch, routed_blocks, num_experts)`, added to the routing logits; `None` draws it if it is due.
+            mask: `(batch, T)`, 1 for the real tokens of the steered tower; `None` where none is padding.
         """
-        return MopeSteering(self, feature, self.draw_noise(feature) if noise is None else noise)
+        return MopeSteering(self, feature, self.draw_noise(feature) if noise is None else noise, mask)
 
 
 class MopeSteering:
     """What one forward pass needs of `MopePrompts`: mapped tokens, routing queries, and the scores as they arise."""
 
-    def __init__(self, prompts: MopePrompts, feature: torch.Tensor, noise: torch.Tensor | None):
-        self.bank, self.noise, self.batch = prompts, noise, feature.shape[0]
+    def __init__(
+        self, prompts: MopePrompts, feature: torch.Tensor, noise: torch.Tensor | None, mask: torch.Tensor | None
+    ):
+        self.bank, self.noise, self.mask, self.batch = prompts, noise, mask, feature.shape[0]
         self.scores: list[torch.Tensor] = []
         self.mapped: list[torch.Tensor] = []
         if "mapped" in prompts.kinds:
@@ -269,7 +296,8 @@ class MopeSteering:
             return self.feature_scores[:, bank.router_row(stage, block)]
         router = bank.routers[stage]
         noise = None if self.noise is None else self.noise[:, len(self.scores)]
-        self.scores.append(router(index, router.pooled(prompts, tokens), self.cross_queries[stage][:, index], noise))
+        pooled = router.pooled(prompts, tokens, self.mask)
+        self.scores.append(router(index, pooled, self.cross_queries[stage][:, index], noise))
         return self.scores[-1]
 
     def __call__(

@@ -20,6 +20,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+import yaml
 from fixtures_tiny import tiny_image_processor, tiny_mope_config, tiny_text_config, tiny_tokenizer, tiny_vision_config
 from PIL import Image
 from transformers import AutoConfig, AutoModel
@@ -98,13 +99,38 @@ def write_towers(folder: Path) -> tuple[str, str]:
     return str(vision), str(text)
 
 
-def write_jsonl(folder: Path, count: int, seed: int = 0) -> Path:
-    """The toy rows as a .jsonl file with pictures beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
-        for row in toy_rows(count, seed):
-            name = f"{row['id']}.png"
-            row["image"].save(folder / name)
-            record = {"id": row["id"], "image": name, "text": row["text"], "label": COLOURS[row["label"]]}
-            file.write(json.dumps(record) + "\n")
-    return folder / "rows.jsonl"
+def write_table(folder: Path, train: int = 24, validation: int = 6, test: int = 6) -> str:
+    """The toy rows as a folder with train.jsonl, validation.jsonl, test.jsonl and their pictures."""
+    for split, count, seed in (("train", train, 0), ("validation", validation, 1), ("test", test, 2)):
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
+            for row in toy_rows(count, seed):
+                name = f"{split}/{row['id']}.png"
+                row["image"].save(folder / name)
+                record = {"id": row["id"], "image": name, "text": row["text"], "label": COLOURS[row["label"]]}
+                file.write(json.dumps(record) + "\n")
+    return str(folder)
+
+
+def write_recipe_file(folder: Path, **training: Any) -> Path:
+    """A recipe for the toy task with tiny towers, all of it below `folder`; the run goes to `folder / "run"`."""
+    vision, text = write_towers(folder / "towers")
+    recipe = {
+        "method": "mope",
+        "model": {"vision": vision, "text": text, "prompt_dropout": 0.0, "router_noise_std": 0.0},
+        "data": {"name": write_table(folder / "table"), "options": {"label_names": list(COLOURS)}},
+        "training": {
+            "output_dir": str(folder / "run"),
+            "per_device_train_batch_size": 4,
+            "num_train_epochs": 2,
+            "learning_rate": 0.01,
+            "logging_steps": 1,
+            "save_strategy": "steps",
+            "save_steps": 2,
+            "disable_tqdm": True,
+            **training,
+        },
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    return path

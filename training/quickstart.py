@@ -30,8 +30,8 @@ from rich.table import Table
 from transformers import AutoModelForSequenceClassification, AutoProcessor, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from .data.registry import DatasetSpec
 from .evaluation import COMPLETE, evaluate_model
-from .fusion_dataset import TaskDescription
 from .prediction import predict
 from .quickstart_pictures import draw_predictions, draw_routing
 from .train import fit_recipe
@@ -57,28 +57,30 @@ def run_demo(out: Path, recipe: str = RECIPE, overrides: list[str] | tuple[str, 
 
     Args:
         out: folder for the models, the summary and the pictures.
-        recipe: recipe of the fused model; the other two differ from it in `fuse_method` alone.
+        recipe: recipe of the fused model; the other two differ from it in `fuse_method`, and see complete rows.
         overrides: as on the command line of `fusionzoo train`.
     """
     console, started = Console(), time.perf_counter()
     scores: dict[str, float] = {}
-    fitted = None
     for name, fuse_method in {**SINGLE_MODALITY, "fused": None}.items():
         console.rule(f"training: {name.replace('_', ' ')}")
         words = [*overrides, "--output_dir", str(out / name), "--resume_from_checkpoint", "none"]
-        words += ["--model.fuse_method", fuse_method] if fuse_method else []
+        if fuse_method:  # simulated absences would only hurt a model of one modality
+            words += ["--model.fuse_method", fuse_method, "--data.missing_rate", "0"]
         fitted = fit_recipe(recipe, words)
+        trainer, spec = fitted.trainer, fitted.task.spec
+        if fitted.task.test is None:
+            raise ValueError(f"The demo needs a test split, which the data set of {recipe} lacks.")
+        test = fitted.task.test.source
         if fuse_method:
-            scores[name] = _evaluate(fitted.trainer, fitted.task.test.rows, fitted.task.spec)[COMPLETE]
-    assert fitted is not None  # the loop ends with the fused model
+            scores[name] = _evaluate(trainer, test, spec)[COMPLETE]
 
-    trainer, spec, test = fitted.trainer, fitted.task.spec, fitted.task.test.rows
-    console.rule("evaluating, saving and reloading")
+    console.rule("evaluating, saving and reloading")  # of the fused model, which came last
     results = _evaluate(trainer, test, spec, tuple(ABSENT.values()))
     scores["fused"] = results[COMPLETE]
     scores |= {name: results[pattern] for name, pattern in ABSENT.items()}
     folder = out / "fused"
-    model, processor = trainer.model, trainer.processing_class
+    model = trainer.model
     reloaded = AutoModelForSequenceClassification.from_pretrained(folder)
     before, _ = _forward(model, trainer.data_collator, test)
     after, routing = _forward(reloaded, trainer.data_collator, test)
@@ -86,10 +88,12 @@ def run_demo(out: Path, recipe: str = RECIPE, overrides: list[str] | tuple[str, 
     predictions = list(predict(reloaded, AutoProcessor.from_pretrained(folder), rows))
 
     draw_predictions(out / "predictions.png", rows, predictions, spec)
-    draw_routing(out / "routing.png", routing, [test[number][spec.label_column] for number in range(len(routing))], spec)
+    draw_routing(
+        out / "routing.png", routing, [test[number][spec.label_column] for number in range(len(routing))], spec
+    )
     summary = {
         "method": fitted.method,
-        "dataset": spec.name,
+        "dataset": fitted.dataset,
         "metric": spec.main_metric,
         **{name: round(100 * value, 2) for name, value in scores.items()},
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -98,7 +102,12 @@ def run_demo(out: Path, recipe: str = RECIPE, overrides: list[str] | tuple[str, 
         "reload_max_abs_diff": (before - after).abs().max().item(),
         "seconds": round(time.perf_counter() - started, 1),
         "predictions": [
-            {"id": row["id"], "text": row[spec.text_column], "truth": spec.label_names[row[spec.label_column]], **shown}
+            {
+                "id": row["id"],
+                "text": row[spec.text_column],
+                "truth": spec.label_names[row[spec.label_column]],
+                **shown,
+            }
             for row, shown in zip(rows, map(_top, predictions))
         ],
     }
@@ -107,9 +116,7 @@ def run_demo(out: Path, recipe: str = RECIPE, overrides: list[str] | tuple[str, 
     return summary
 
 
-def _evaluate(
-    trainer: Any, test: Any, spec: TaskDescription, missing: tuple[str, ...] = ()
-) -> dict[str, float]:
+def _evaluate(trainer: Any, test: Any, spec: DatasetSpec, missing: tuple[str, ...] = ()) -> dict[str, float]:
     found = evaluate_model(
         trainer.model, trainer.processing_class, test, spec, missing=missing, batch_size=64, show_progress=True
     )
@@ -130,7 +137,10 @@ def _forward(model: PreTrainedModel, collator: Any, test: Any) -> tuple[torch.Te
 
 
 def _top(prediction: dict[str, Any]) -> dict[str, Any]:
-    return {"predicted": prediction["label"], "probability": round(prediction["probabilities"][prediction["label"]], 3)}
+    return {
+        "predicted": prediction["label"],
+        "probability": round(prediction["probabilities"][prediction["label"]], 3),
+    }
 
 
 def _print(console: Console, summary: dict[str, Any], out: Path) -> None:

@@ -138,7 +138,7 @@ def test_subset_is_independent_of_row_order():
 
 
 def test_wrong_columns_and_repeated_ids():
-    with pytest.raises(ValueError, match="lacks the column.*caption"):
+    with pytest.raises(ValueError, match=r"lacks the column.*caption"):
         FusionDataset(toy_dataset(2), toy_spec(text_column="caption"))
     repeated = toy_dataset(2).map(lambda row: {"id": "same"})
     with pytest.raises(ValueError, match="'same' occurs more than once"):
