@@ -196,4 +196,4 @@ class MixLoraConfig(PeftConfig):  # trf-ignore: TRF057 (PEFT's kind of configura
 
 # `peft.register_peft_method` takes only names of PEFT's own enum, so its tables are filled here and in
 # `tuner_mixlora`, under the plain string that adapter files hold. PEFT and transformers need no change.
-PEFT_TYPE_TO_CONFIG_MAPPING[FusionPeftType.COND_MIXLORA.value] = MixLoraConfig  # type: ignore[index]
+PEFT_TYPE_TO_CONFIG_MAPPING[FusionPeftType.COND_MIXLORA.value] = MixLoraConfig

@@ -98,8 +98,10 @@ def list_command() -> None:
     from .training.recipe_files import list_recipes
 
     typer.echo("methods")
-    for method in (*METHODS.values(), *TUNERS.values()):
+    for method in METHODS.values():
         typer.echo(f"  {method.name:<16}{method.title} (arXiv {method.paper})")
+    for tuner in TUNERS.values():
+        typer.echo(f"  {tuner.name:<16}{tuner.title} (arXiv {tuner.paper}), for any model through peft")
     typer.echo("data sets")
     for name in list_datasets():
         typer.echo(f"  {name:<16}{get_dataset_spec(name).title}")

@@ -50,8 +50,9 @@ _ADAPTER_KEYS = {
 _SELECTOR = re.compile(r"(?:(?P<module>.+)\.)?(?P<part>cmoa_(?:selector|loarB_extra_selector)\.\w+)\.weight")
 _FACTOR = re.compile(r"(?:(?P<module>.+)\.)?lora_(?P<side>[AB])\.\w+\.(?P<index>\d+)")
 # Official module paths to those of transformers, the first that fits.
-LLAMA_PATHS = (("base_model.model.lm_head", "lm_head"), ("base_model.model.model", "model"))
-LLAVA_PATHS = (
+Paths = tuple[tuple[str, str], ...]
+LLAMA_PATHS: Paths = (("base_model.model.lm_head", "lm_head"), ("base_model.model.model", "model"))
+LLAVA_PATHS: Paths = (
     ("base_model.model.lm_head", "lm_head"),
     ("base_model.model.model.vision_tower.vision_tower.vision_model", "model.vision_tower"),
     ("base_model.model.model.mm_projector", "model.multi_modal_projector.linear_1"),
@@ -133,7 +134,7 @@ def _routing(options: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def convert_state_dict(
-    state: Mapping[str, torch.Tensor], paths: tuple[tuple[str, str], ...] = LLAVA_PATHS
+    state: Mapping[str, torch.Tensor], paths: Paths = LLAVA_PATHS
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], list[str]]:
     """Official weights under our names.
 
@@ -190,6 +191,8 @@ def build_model(
         ValueError: the weights do not fit the options.
     """
     config = convert_config(options, **fields)
+    base: nn.Module
+    paths: Paths
     if any("mm_projector" in name for name in state):
         base, paths = _llava(options, image_token_id), LLAVA_PATHS
         if not config.modules_to_save:

@@ -23,7 +23,7 @@ from transformers import initialization as init
 
 from ..configuration.configuration_mixlora import MixLoraConfig
 from .mixlora_context import RoutingContext
-from .mixlora_router import RouterWeights, Routing, pool, route
+from .mixlora_router import Routing, pool, route
 
 
 NO_MERGE = (
@@ -73,7 +73,9 @@ class MixLoraLayer(BaseTunerLayer):
         for name in (*self.adapter_layer_names, "cond_mixlora_dropout"):
             setattr(self, name, nn.ModuleDict())
         self.mixlora_config: dict[str, MixLoraConfig] = {}
-        self.frozen_peft_weight_names = {}  # the class attribute is shared by all layers of PEFT
+        self.frozen_peft_weight_names: dict[
+            str, tuple[str, ...]
+        ] = {}  # the class attribute is shared by all layers of PEFT
 
     def update_layer(
         self,
@@ -117,7 +119,7 @@ class MixLoraLayer(BaseTunerLayer):
     def _router_shapes(self, config: MixLoraConfig) -> list[tuple[str, int, float]]:
         """Name, columns and initial bound of each router that the routing needs."""
         width, bound = self.in_features, self.in_features**-0.5
-        shapes = []
+        shapes: list[tuple[str, int, float]] = []
         if config.routing in ("random", "plain"):
             return shapes
         if config.routing != "b_only":
@@ -150,7 +152,7 @@ class MixLoraLinear(nn.Module, MixLoraLayer):
     """
 
     def __init__(self, base_layer: nn.Module, key: str, context: RoutingContext, reads_text: bool = True):
-        super().__init__()
+        nn.Module.__init__(self)
         MixLoraLayer.__init__(self, base_layer, key, context, reads_text)
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -204,8 +206,9 @@ class MixLoraLinear(nn.Module, MixLoraLayer):
                 return kept
         routing = self.routing_of(x, adapter)
         indices_a, indices_b, weights = routing[:3]
-        scored = config.router_gradient == "scored" and weights is not None
-        state.selections[self.key, adapter] = (indices_a, indices_b, weights.detach() if scored else None)
+        # Straight-through weights are one: only their gradients matter, and decoding has none.
+        kept_weights = weights.detach() if weights is not None and config.router_gradient == "scored" else None
+        state.selections[self.key, adapter] = (indices_a, indices_b, kept_weights)
         return indices_a, indices_b, weights
 
     def routing_of(self, x: torch.Tensor, adapter: str) -> Routing:
@@ -214,9 +217,13 @@ class MixLoraLinear(nn.Module, MixLoraLayer):
         with torch.autocast(x.device.type, enabled=False), torch.set_grad_enabled(self._learns(config)):
             tokens = x.reshape(x.shape[0], -1, self.in_features)
             pooled = self._pooled(tokens, config)
-            banks = [self.cond_mixlora_A, *(getattr(self, name) for name in self.router_names)]
-            weights = [bank[adapter].weight.to(x.device, torch.float32) if adapter in bank else None for bank in banks]
-            return route(pooled, RouterWeights(*weights), config, self.training)
+            banks = {name: getattr(self, name) for name in ("cond_mixlora_A", *self.router_names)}
+            weights = {
+                name.removeprefix("cond_mixlora_"): bank[adapter].weight.to(x.device, torch.float32)
+                for name, bank in banks.items()
+                if adapter in bank
+            }
+            return route(pooled, weights, config, self.training)
 
     @staticmethod
     def _learns(config: MixLoraConfig) -> bool:

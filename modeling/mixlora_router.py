@@ -31,17 +31,6 @@ from torch import nn
 from ..configuration.configuration_mixlora import CONDITIONAL_ROUTINGS, MixLoraConfig
 
 
-class RouterWeights(NamedTuple):
-    """What the routers of one layer know; `None` where the routing has no such part."""
-
-    factors: torch.Tensor  # A, (experts, in)
-    a: torch.Tensor | None = None  # W_A, (experts, in)
-    b: torch.Tensor | None = None  # W_B, (experts, in)
-    ab: torch.Tensor | None = None  # W_AB, (experts, r * in)
-    choice_embedding: torch.Tensor | None = None  # (experts, in)
-    choice: torch.Tensor | None = None  # (experts, in)
-
-
 class Routing(NamedTuple):
     """The selection of a batch, and how it came about.
 
@@ -70,14 +59,16 @@ def pool(tokens: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
     return torch.bmm(weights.unsqueeze(1), tokens.float()).squeeze(1)
 
 
-def conditional_logits(weights: RouterWeights, indices_a: torch.Tensor, config: MixLoraConfig) -> torch.Tensor:
+def conditional_logits(
+    weights: dict[str, torch.Tensor], indices_a: torch.Tensor, config: MixLoraConfig
+) -> torch.Tensor:
     """The second argument of the combination, `(batch, experts)`. The chosen factors are detached: only the routers
     learn from a selection."""
     if config.routing == "input_lora_a_choice":
-        embedded = nn.functional.embedding(indices_a, weights.choice_embedding).mean(dim=1)
-        return embedded @ weights.choice.T
-    factors = weights.factors.detach()
-    slices = weights.ab.unflatten(1, (config.r, -1))  # (experts, r, in)
+        embedded = nn.functional.embedding(indices_a, weights["choice_embedding"]).mean(dim=1)
+        return embedded @ weights["router_choice"].T
+    factors = weights["A"].detach()
+    slices = weights["router_AB"].unflatten(1, (config.r, -1))  # (experts, r, in)
     if config.cfs_mode == "separable":
         logits = factors.sum(-1)[indices_a].unsqueeze(-1) * slices.sum(-1).T  # (batch, r, experts)
     else:
@@ -102,12 +93,13 @@ def term_weights(
     return 1.0 + (selected - selected.detach())
 
 
-def route(pooled: torch.Tensor, weights: RouterWeights, config: MixLoraConfig, training: bool) -> Routing:
+def route(pooled: torch.Tensor, weights: dict[str, torch.Tensor], config: MixLoraConfig, training: bool) -> Routing:
     """Selects the factors of each instance.
 
     Args:
         pooled: `(batch, in)`, float32, from `pool`.
-        weights: the layer's routers, float32.
+        weights: float32, as far as the routing has them: the factors `A (experts, in)`, `router_A` and `router_B`
+            `(experts, in)`, `router_AB (experts, r * in)`, `choice_embedding` and `router_choice` `(experts, in)`.
         config: `routing` other than `plain`.
         training: draws `config.router_noise`.
     """
@@ -125,12 +117,12 @@ def route(pooled: torch.Tensor, weights: RouterWeights, config: MixLoraConfig, t
 
     indices_a = None
     if config.routing != "b_only":
-        logits_a = logits(weights.a)
+        logits_a = logits(weights["router_A"])
         indices_a = logits_a.topk(config.r).indices
     if config.routing == "shared":
         indices_b = indices_a
     else:
-        logits_b = logits(weights.b)
+        logits_b = logits(weights["router_B"])
         if config.routing in CONDITIONAL_ROUTINGS:
             conditional = conditional_logits(weights, indices_a, config)
             scores = logits_b.softmax(-1) + config.cfs_weight * conditional.softmax(-1)

@@ -208,5 +208,5 @@ def _reads_text(model: nn.Module, key: str) -> bool:
     return True
 
 
-PEFT_TYPE_TO_TUNER_MAPPING[FusionPeftType.COND_MIXLORA.value] = MixLoraModel  # type: ignore[index]
-PEFT_TYPE_TO_PREFIX_MAPPING[FusionPeftType.COND_MIXLORA.value] = MixLoraModel.prefix  # type: ignore[index]
+PEFT_TYPE_TO_TUNER_MAPPING[FusionPeftType.COND_MIXLORA.value] = MixLoraModel
+PEFT_TYPE_TO_PREFIX_MAPPING[FusionPeftType.COND_MIXLORA.value] = MixLoraModel.prefix

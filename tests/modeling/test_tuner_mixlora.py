@@ -14,6 +14,7 @@
 """MixLoRA as a PEFT tuner: what PEFT promises of every tuner, on tiny models of four kinds and one with Conv1D."""
 
 import copy
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -425,3 +426,15 @@ def test_status_and_type():
     assert status.peft_types == {"default": "COND_MIXLORA"}
     assert status.adapter_model_type == "MixLoraModel"
     assert isinstance(adapted("llama").get_base_model(), LlamaForCausalLM)
+
+
+def test_the_example_in_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "mixlora.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(example, names)
+    ids = names["ids"]
+    with torch.no_grad():
+        assert names["again"](input_ids=ids).logits.shape == (4, 12, 100)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
