@@ -58,6 +58,7 @@ LLAVA_PATHS: Paths = (
     ("base_model.model.model.mm_projector", "model.multi_modal_projector.linear_1"),
     ("base_model.model.model", "model.language_model"),
 )
+_SELECT = {"patch": "default", "cls_patch": "full"}
 _DEAD = "cmoa_attribute_encoder"  # in every official checkpoint, never called
 _LLAMA_FIELDS = (
     "bos_token_id", "eos_token_id", "hidden_act", "hidden_size", "intermediate_size", "max_position_embeddings",
@@ -249,7 +250,7 @@ def _llava(options: Mapping[str, Any], image_token_id: int | None) -> LlavaForCo
             image_token_index=image_token_id,
             projector_hidden_act="linear",
             vision_feature_layer=options.get("mm_vision_select_layer", -2),
-            vision_feature_select_strategy="default",
+            vision_feature_select_strategy=_SELECT[options.get("mm_vision_select_feature", "patch")],
             tie_word_embeddings=text.tie_word_embeddings,
         )
     )

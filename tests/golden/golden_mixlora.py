@@ -13,6 +13,7 @@
 # limitations under the License.
 """How each kind of MixLoRA case is recomputed with our tuner."""
 
+import re
 from contextlib import contextmanager
 from unittest import mock
 
@@ -59,6 +60,10 @@ def _routing_quantities(routing) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
+def _found(seen: list) -> dict[str, torch.Tensor]:
+    return _routing_quantities(seen[0]) if seen else {}
+
+
 def _compare_all(case: Case, found: dict[str, torch.Tensor], prefix: str = "", **tolerance) -> None:
     for name, tensor in found.items():
         if prefix + name in case.outputs:
@@ -92,29 +97,36 @@ def linear(case: Case) -> None:
     _train_linear(case, "", case.inputs["x"])
 
 
+def _masked_pool(case: Case) -> str:
+    """The pool that gives, on padded rows, what the official one gives on every row alone."""
+    return "first" if convert_mixlora.convert_config(case.config).router_pool == "first" else "mask"
+
+
 def linear_padding(case: Case) -> None:
     """One layer on padded batches, on every instance alone, and while decoding."""
     inputs = case.inputs
     _train_linear(case, "right.", inputs["x_right"])
     official, _ = convert_mixlora.build_model(case.weights, case.config)
-    masked, _ = convert_mixlora.build_model(case.weights, case.config, router_pool="mask", decode_routing="prefill")
+    masked, _ = convert_mixlora.build_model(
+        case.weights, case.config, router_pool=_masked_pool(case), decode_routing="prefill"
+    )
     with torch.no_grad():
         for side in ("left", "more"):
             with _recorded() as seen:
                 y = official(inputs[f"x_{side}"])
-            _compare_all(case, {"y": y, **_routing_quantities(seen[0])}, f"{side}.", **LINEAR)
+            _compare_all(case, {"y": y, **_found(seen)}, f"{side}.", **LINEAR)
         for side in ("left", "more", "right"):
             mask = inputs[f"mask_{side}"]
             with _recorded() as seen:
                 y = masked(inputs[f"x_{side}"], attention_mask=mask)
-            found = _routing_quantities(seen[0])
+            found = _found(seen)
             where = inputs["mask_right"]
             alone = torch.zeros_like(case.outputs["alone.y"])
             alone[where] = y[mask]
             _compare_all(case, {"y": alone, **found}, "alone.", **LINEAR)
         with _recorded() as seen:
             y = official(inputs["x_decode"])
-        found = {f"{name}_official": tensor for name, tensor in _routing_quantities(seen[0]).items()}
+        found = {f"{name}_official": tensor for name, tensor in _found(seen).items()}
         _compare_all(case, {"y_official": y, **found}, "decode.", **LINEAR)
         cache = DynamicCache()
         masked(inputs["x_right"], attention_mask=inputs["mask_right"], past_key_values=cache)
@@ -161,13 +173,14 @@ def _compare_decoding(case: Case, model: nn.Module, order: list[str], **prompt) 
             output_logits=True,
             return_dict_in_generate=True,
         )
-    steps = [seen[start : start + len(order)] for start in range(0, len(seen), len(order))]
+    steps = [seen[start : start + len(order)] for start in range(0, len(seen), len(order) or 1)]
     found = {
         "tokens": output.sequences[0, -len(expected) :],
         "logits": torch.cat(output.logits),
-        "idx_A": torch.stack([torch.cat([routing.indices_a for routing in step]) for step in steps]),
-        "idx_B": torch.stack([torch.cat([routing.indices_b for routing in step]) for step in steps]),
     }
+    for side, field in (("A", "indices_a"), ("B", "indices_b")):
+        if f"decode.idx_{side}" in case.outputs:
+            found[f"idx_{side}"] = torch.stack([torch.cat([getattr(one, field) for one in step]) for step in steps])
     _compare_all(case, found, "decode.", **LOGITS)
 
 
@@ -195,7 +208,7 @@ def llama(case: Case) -> None:
     mask = inputs["attention_mask"]
     _compare_decoding(case, model, order, input_ids=inputs["input_ids"][:1, : mask[0].sum()])
 
-    masked, _ = convert_mixlora.build_model(case.weights, case.config, router_pool="mask")
+    masked, _ = convert_mixlora.build_model(case.weights, case.config, router_pool=_masked_pool(case))
     with torch.no_grad(), _recorded() as seen:
         logits = masked(input_ids=inputs["input_ids"], attention_mask=mask).logits
     _compare_all(case, {"alone.logits": logits * mask.unsqueeze(-1)}, **LOGITS)
@@ -250,10 +263,11 @@ def llava(case: Case) -> None:
     _compare_all(case, found, **DEEP)
 
     model.eval()
-    prompt = ids[:1, :6]
+    row, length, image = map(int, re.findall(r"\d+", case.config["decode_prompt"]))
+    prompt = ids[row : row + 1, :length]
     prompt = prompt[0].repeat_interleave(torch.where(prompt[0] == -200, len(features[0]), 1)).unsqueeze(0)
     prompt = prompt.where(prompt != -200, image_token)
-    _compare_decoding(case, model, order, input_ids=prompt, pixel_values=images[:1])
+    _compare_decoding(case, model, order, input_ids=prompt, pixel_values=images[image : image + 1])
 
 
 KINDS = {"linear": linear, "linear_padding": linear_padding, "llama": llama, "llava": llava}
