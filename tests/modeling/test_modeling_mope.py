@@ -88,21 +88,22 @@ def test_counts_with_prompts_in_the_first_blocks():
 @pytest.mark.parametrize(
     ("fields", "parts"),
     [
-        ({}, {"static", "experts", "routers", "mapper", "arriving"}),
-        ({"use_static_prompt": False}, {"experts", "routers", "mapper", "arriving"}),
-        ({"use_dynamic_prompt": False}, {"static", "mapper", "arriving"}),
-        ({"use_mapped_prompt": False}, {"static", "experts", "routers", "arriving"}),
-        ({"prompt_first_block": True}, {"static", "experts", "routers", "mapper"}),
-        ({"fuse_method": "text_router"}, {"static", "experts", "router", "mapper"}),
-        ({"fuse_method": "mapped"}, {"static", "mapper"}),
-        ({"main_modality": "text"}, {"static", "experts", "routers", "mapper"}),
-        ({"fuse_method": "p_sequential"}, {"static", "mapper"}),
+        ({}, "static experts routers mapper arriving"),
+        ({"use_static_prompt": False}, "experts routers mapper arriving"),
+        ({"use_dynamic_prompt": False}, "static mapper arriving"),
+        ({"use_mapped_prompt": False}, "static experts routers arriving"),
+        ({"prompt_first_block": True}, "static experts routers mapper"),
+        ({"fuse_method": "text_router"}, "static experts router mapper"),
+        ({"fuse_method": "mapped"}, "static mapper"),
+        ({"main_modality": "text"}, "static experts routers mapper"),
+        ({"fuse_method": "p_sequential"}, "static mapper"),
     ],
     ids=str,
 )
 def test_ablations_have_no_dead_parts(fields, parts):
     model = MopeForSequenceClassification(tiny_mope_config(num_labels=3, mapper_hidden_size=8, **fields)).train()
     names = {name.split(".")[2] for name, _ in model.named_parameters() if name.startswith("mope.fusion_prompts.")}
+    parts = set(parts.split())
     assert names == parts
     outputs = model(torch.rand(4, 3, 32, 32), torch.randint(5, 90, (4, 6)), labels=torch.tensor([0, 1, 2, 0]))
     outputs.loss.backward()
