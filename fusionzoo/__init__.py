@@ -14,7 +14,7 @@
 """A zoo of multimodal fusion methods on the Hugging Face stack.
 
 `import fusionzoo` is cheap: every public name is imported when it is first used. Importing the package also makes
-our models known to transformers' Auto classes (see `fusionzoo.registration`).
+our models known to transformers' Auto classes and our tuner to PEFT (see `fusionzoo.registration`).
 """
 
 import importlib
@@ -32,6 +32,7 @@ if (_root / "setup.py").is_file() and (_root / "modeling").is_dir():
     __path__.append(str(_root))
 
 _PUBLIC_NAMES = {
+    "configuration.configuration_mixlora": ("MixLoraConfig",),
     "configuration.configuration_mope": ("MopeConfig",),
     "modeling.modeling_mope": ("MopeForSequenceClassification", "MopeModel"),
     "modeling.missing_modality": ("MissingType",),
@@ -63,6 +64,7 @@ def __dir__() -> list[str]:
 _install_registration()
 
 if TYPE_CHECKING:
+    from .configuration.configuration_mixlora import MixLoraConfig as MixLoraConfig
     from .configuration.configuration_mope import MopeConfig as MopeConfig
     from .modeling.missing_modality import MissingType as MissingType
     from .modeling.modeling_mope import MopeForSequenceClassification as MopeForSequenceClassification

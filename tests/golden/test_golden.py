@@ -23,13 +23,13 @@ import json
 import pytest
 from case_files import SHARED, Case, roots
 
-from fusionzoo.auto import METHODS
+from fusionzoo.auto import METHODS, TUNERS
 
 
 def _case_folders() -> list:
     found = []
     for root in roots():
-        for method in sorted(METHODS):
+        for method in sorted({*METHODS, *TUNERS}):
             for folder in sorted((root / method).glob("*/config.json")):
                 where = "own" if root.name == "cases" else "shared"
                 found.append(pytest.param(method, folder.parent, id=f"{method}-{folder.parent.name}-{where}"))
@@ -53,7 +53,7 @@ def test_golden(method, folder, record_property):
 
 def test_every_method_has_cases():
     """Where the shared cases stand beside the checkout, each method must have some: none is a failure, not a skip."""
-    for method in METHODS:
+    for method in (*METHODS, *TUNERS):
         for root in roots():
             cases = [json.loads(file.read_text(encoding="utf-8")) for file in (root / method).glob("*/config.json")]
             assert cases, f"{root / method} holds no golden case"
