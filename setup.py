@@ -45,7 +45,11 @@ setup(
         "fusionzoo": ["py.typed"],
         "fusionzoo.training": ["recipes/*/*.yaml"],
         "fusionzoo.training.data": [
-            "emoji/*.webp", "emoji/*.json", "emoji/NOTICE", "mustard_text/*.json", "mustard_text/NOTICE",
+            "emoji/*.webp",
+            "emoji/*.json",
+            "emoji/NOTICE",
+            "mustard_text/*.json",
+            "mustard_text/NOTICE",
         ],
         "fusionzoo.hub_cards": ["*.j2"],
     },
