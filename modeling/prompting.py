@@ -21,6 +21,7 @@ The towers' state-dict keys stay stock, and attention goes through transformers'
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,7 +74,7 @@ def masked_mean(tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
 
 
-def _run(layer: nn.Module, function: Callable, *args: torch.Tensor | None) -> torch.Tensor:
+def run_layer(layer: nn.Module, function: Callable, *args: torch.Tensor | None, **kwargs: Any) -> torch.Tensor:
     """Calls `function`, under activation checkpointing if the layer has it switched on.
 
     Stock layers checkpoint themselves in training mode (twice would recompute twice), but skip it outside; a frozen
@@ -81,8 +82,8 @@ def _run(layer: nn.Module, function: Callable, *args: torch.Tensor | None) -> to
     """
     checkpoints_itself = function is layer and layer.training
     if getattr(layer, "gradient_checkpointing", False) and torch.is_grad_enabled() and not checkpoints_itself:
-        return layer._gradient_checkpointing_func(function, *args)
-    return function(*args)
+        return layer._gradient_checkpointing_func(partial(function, **kwargs), *args)
+    return function(*args, **kwargs)
 
 
 def _run_single_stage(
@@ -94,7 +95,7 @@ def _run_single_stage(
         prompts = prompts if new_prompts is None else new_prompts
         num_prompts = 0 if prompts is None else prompts.shape[1]
         hidden = tokens if prompts is None else insert_after_first(tokens, prompts)
-        hidden = _run(layer, layer, hidden, mask_for(hidden, num_prompts))
+        hidden = run_layer(layer, layer, hidden, mask_for(hidden, num_prompts))
         tokens, prompts = remove_after_first(hidden, num_prompts) if num_prompts else (hidden, None)
     return tokens if prompts is None else insert_after_first(tokens, prompts)
 
@@ -316,7 +317,7 @@ def run_prompted_swin(
         for block, layer in enumerate(swin_stage.blocks):
             new_prompts = next_prompts(stage, block, prompts if prompts.shape[1] else None, patches)
             prompts = prompts if new_prompts is None else new_prompts.to(patches.dtype)
-            prompts, patches = _run(layer, partial(swin_block, layer, grid=grid, order=order), prompts, patches)
+            prompts, patches = run_layer(layer, partial(swin_block, layer, grid=grid, order=order), prompts, patches)
         if swin_stage.downsample is not None:
             prompts, patches = merge_prompts(swin_stage.downsample, prompts), swin_stage.downsample(patches, grid)
             grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
