@@ -34,6 +34,11 @@ PROMPT_KINDS = {
     "text_only": ("static",),
 }
 ROUTED_METHODS = ("mope", "text_router")
+# Towers that prompts can be inserted into.
+SUPPORTED_TOWERS = {
+    "vision_config": ("swin", "vit", "deit", "dinov2", "dinov2_with_registers"),
+    "text_config": ("bert", "roberta", "xlm-roberta", "camembert", "ernie"),
+}
 _MAPPED_METHODS = tuple(name for name, kinds in PROMPT_KINDS.items() if "mapped" in kinds)
 _SEQUENTIAL_METHODS = ("p_sequential", "sequentialfuse")
 _CHOICES = {
@@ -248,6 +253,15 @@ class MopeConfig(FusionConfig):
             value = getattr(self, name)
             if value is not None and value not in allowed:
                 raise ValueError(f"{name}={value!r} is not allowed; choose one of {', '.join(allowed)}.")
+
+    def validate_towers(self) -> None:
+        for name, supported in SUPPORTED_TOWERS.items():
+            model_type = getattr(self, name).model_type
+            if model_type not in supported:
+                raise ValueError(
+                    f"{name} has model_type={model_type!r}, into which prompts cannot be inserted; use a tower of type "
+                    f"{', '.join(supported)}."
+                )
 
     def validate_numbers(self) -> None:
         for name in ("num_experts", "router_self_dim", "router_cross_dim", "mapper_hidden_size"):

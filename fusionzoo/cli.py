@@ -82,6 +82,14 @@ def _parse_columns(pairs: list[str] | None) -> dict[str, str] | None:
     return {role: column for role, _, column in (pair.partition("=") for pair in pairs)}
 
 
+def _parse_sizes(pairs: list[str] | None) -> dict[str, int] | None:
+    """`["train=40"]` -> `{"train": 40}`."""
+    for pair in pairs or []:
+        if not pair.partition("=")[2].isdigit():
+            raise ValueError(f"--size {pair!r} cannot be read: write SPLIT=ROWS, e.g. train=400.")
+    return {split: int(rows) for split, _, rows in (pair.partition("=") for pair in pairs or [])} or None
+
+
 @app.command("list")
 def list_command() -> None:
     """Lists the methods, the data sets and the shipped recipes."""
@@ -117,6 +125,7 @@ def prepare(
     resume: Annotated[bool, typer.Option(help="Continue an interrupted run.")] = True,
     demo: Annotated[bool, typer.Option("--demo", help="First write the embedded demo's raw tree into RAW.")] = False,
     seed: Annotated[int, typer.Option(help="With --demo: seed of the drawn samples.")] = 0,
+    size: Annotated[list[str] | None, typer.Option(help="With --demo: SPLIT=ROWS, repeatable.")] = None,
     verify: Annotated[Path | None, typer.Option(help="Only check a prepared folder.")] = None,
     sample: Annotated[int | None, typer.Option(help="With --verify: decode this many images only.")] = None,
 ) -> None:
@@ -134,7 +143,7 @@ def prepare(
             if demo:
                 from .training.data.demos import write_demo_raw
 
-                planted = write_demo_raw(dataset, raw, seed=seed)
+                planted = write_demo_raw(dataset, raw, seed=seed, sizes=_parse_sizes(size))
                 typer.echo(f"Demo tree written to {raw}: {json.dumps(planted, default=str)}")
             report = prepare_dataset(
                 dataset,
@@ -256,7 +265,7 @@ def predict(
         single = image is not None or text is not None
         if single == (source is not None):
             raise ValueError("Give either SOURCE (a .jsonl, .csv or image folder), or --image and/or --text.")
-        examples = [{"id": "0", "image": image, "text": text}] if single else read_examples(source)
+        examples = read_examples(source) if source is not None else iter([{"id": "0", "image": image, "text": text}])
         lines = predict_saved_model(model, examples, batch_size=batch_size, top_k=top_k)
         if output is None:
             for line in lines:

@@ -75,11 +75,11 @@ class _AttachAfterImport:
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if fullname not in _TABLES:
             return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         try:
             spec = importlib.util.find_spec(fullname)
         finally:
-            sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+            sys.meta_path.insert(0, self)
         if spec is not None and spec.loader is not None:
             run_module = spec.loader.exec_module
 
@@ -97,4 +97,4 @@ def install() -> None:
         if name in sys.modules:
             _attach(sys.modules[name])
     if not any(isinstance(finder, _AttachAfterImport) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AttachAfterImport())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _AttachAfterImport())

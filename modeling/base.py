@@ -69,17 +69,24 @@ class FusionPreTrainedModel(PreTrainedModel):
 
         Runs at construction and after loading, because `from_pretrained` forgets `requires_grad`.
         """
-        if not self.config.freeze_backbone:
-            return
+        if self.config.freeze_backbone:
+            for name, tower in self.towers().items():
+                tower.requires_grad_(False)
+                for part in self.trained_parts(name, tower):
+                    part.requires_grad_(True)
+        self._keys_to_ignore_on_save = self._keys_left_out()
+
+    def _keys_left_out(self) -> set[str]:
+        """The keys that `save_pretrained` does not write: what is frozen of the towers, for slim checkpoints."""
+        if self.config.weights_scope != "trainable":
+            return set()
         prefix = "" if self.base_model is self else f"{self.base_model_prefix}."
         left_out = set()
         for name, tower in self.towers().items():
-            tower.requires_grad_(False)
-            for part in self.trained_parts(name, tower):
-                part.requires_grad_(True)
-            trained = {key for key, parameter in tower.named_parameters() if parameter.requires_grad}
+            parts = {id(each) for part in self.trained_parts(name, tower) for each in part.parameters()}
+            trained = {key for key, parameter in tower.named_parameters() if id(parameter) in parts}
             left_out |= {f"{prefix}{name}.{key}" for key in tower.state_dict() if key not in trained}
-        self._keys_to_ignore_on_save = left_out if self.config.weights_scope == "trainable" else set()
+        return left_out
 
     def trained_parts(self, name: str, tower: nn.Module) -> list[nn.Module]:
         """Parts of a frozen tower that train nevertheless; checkpoints of either scope hold them."""
@@ -200,7 +207,19 @@ class FusionPreTrainedModel(PreTrainedModel):
                     f'weights_scope="trainable" leaves out {", ".join(sorted(missing))}, but config.frozen_parts does '
                     'not say where they come from; build the model with from_backbones, or use weights_scope="full".'
                 )
-            self.freeze_parts()
+            left_out = self._keys_left_out()
+            prefix = "" if self.base_model is self else f"{self.base_model_prefix}."
+            trained = [
+                name
+                for name, tower in self.towers().items()
+                if any(p.requires_grad and f"{prefix}{name}.{key}" in left_out for key, p in tower.named_parameters())
+            ]
+            if trained:
+                raise ValueError(
+                    f'weights_scope="trainable" would leave out {", ".join(trained)}, which you have made trainable; '
+                    'use weights_scope="full", or call freeze_parts() if its weights are still the original ones.'
+                )
+        self._keys_to_ignore_on_save = self._keys_left_out()
         super().save_pretrained(save_directory, **kwargs)
 
     @classmethod
@@ -219,7 +238,11 @@ class FusionPreTrainedModel(PreTrainedModel):
                 pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
             )
         else:
-            model, info = cls._from_slim(pretrained_model_name_or_path, config or stored, stored, hub_kwargs, kwargs)
+            if config is None:  # keywords may be fields of the configuration
+                config, kwargs = cls.config_class.from_pretrained(
+                    pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs
+                )
+            model, info = cls._from_slim(pretrained_model_name_or_path, config, stored, hub_kwargs, kwargs)
         model.freeze_parts()
         model.eval()
         return (model, info) if loading_info_wanted else model

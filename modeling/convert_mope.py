@@ -346,7 +346,6 @@ def convert_checkpoint(
     """
     file = torch.load(checkpoint, map_location="cpu", weights_only=True)
     options = dict(file.get("hyper_parameters", {}))
-    options = vars(options["args"]) if "args" in options else options
     state = file["state_dict"]
     fields: dict[str, Any] = official_options() if official else {}
     for name, source in (("vision_config", vision), ("text_config", text)):

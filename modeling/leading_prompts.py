@@ -76,28 +76,31 @@ def run_with_leading_prompts(
         tokens: `(batch, N, dim)`, from `embed_image` or `embed_text`.
         prompts: `(batch, P, dim)` for the first block, then `(batch, K, dim)` with K <= P for each block after it that
             replaces some; may be empty, and more than the tower has layers.
-        attention_mask: `(batch, N)`, 1 for real tokens, for BERT-like towers. Prompts are always attended to.
+        attention_mask: `(batch, N)`, 1 for real tokens, for BERT-like towers (CLIP and SigLIP read texts of one length).
+            Prompts are always attended to.
 
     Returns:
         `(batch, P + N, dim)`: the last layer's output, before the final LayerNorm.
     """
     num_prompts = prompts[0].shape[1] if prompts else 0
     hidden = torch.cat([prompts[0].to(tokens.dtype), tokens], dim=1) if num_prompts else tokens
-    causal = tower.config.model_type == CLIP_TEXT
-    options = {"is_causal": True} if causal else {}
-    mask = None
-    if causal:
-        mask = create_causal_mask(
-            config=tower.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None
+    masks: tuple[torch.Tensor | None, ...] = ()  # the positional arguments after the tokens that the layers take
+    options = {}
+    if tower.config.model_type == CLIP_TEXT:
+        options = {"is_causal": True}
+        masks = (
+            create_causal_mask(config=tower.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None),
         )
+    elif tower.config.model_type in (CLIP_VISION, SIGLIP_VISION, SIGLIP_TEXT):
+        masks = (None,)
     elif attention_mask is not None:
         seen = nn.functional.pad(attention_mask, (num_prompts, 0), value=1)
-        mask = create_bidirectional_mask(config=tower.config, inputs_embeds=hidden, attention_mask=seen)
+        masks = (create_bidirectional_mask(config=tower.config, inputs_embeds=hidden, attention_mask=seen),)
     for block, layer in enumerate(tower_layers(tower)):
         if 0 < block < len(prompts):
             replaced = prompts[block].shape[1]
             hidden = torch.cat([prompts[block].to(hidden.dtype), hidden[:, replaced:]], dim=1)
-        hidden = run_layer(layer, layer, hidden, mask, **options)
+        hidden = run_layer(layer, layer, hidden, *masks, **options)
     return hidden
 
 

@@ -41,6 +41,7 @@ from .outputs import FusionClassifierOutput, FusionModelOutput
 from .prompting import (
     NextPrompts,
     masked_mean,
+    num_special_tokens,
     remove_after_first,
     run_prompted_swin,
     run_prompted_text,
@@ -212,8 +213,9 @@ class MopeModel(MopePreTrainedModel):
             hidden, num_prompts = run_prompted_swin(tower, patches, grid, None, next_prompts, order)
             return (hidden if self.config.pool_prompts else hidden[:, num_prompts:]).mean(dim=1)
         tokens = tower.embeddings(pixel_values)
-        patches = replace_absent(tokens[:, 1:], self.absent_image, absent)
-        hidden = run_prompted_vit(tower, torch.cat([tokens[:, :1], patches], dim=1), next_prompts)
+        special, patches = tokens.tensor_split([num_special_tokens(tower)], dim=1)
+        patches = replace_absent(patches, self.absent_image, absent)
+        hidden = run_prompted_vit(tower, torch.cat([special, patches], dim=1), next_prompts)
         if self.config.vision_pooling == "cls":
             return hidden[:, 0]
         return hidden[:, -patches.shape[1] :].mean(dim=1)

@@ -40,20 +40,14 @@ def tower_stages(tower: PreTrainedModel) -> list[tuple[int, int]]:
 
 
 def tower_layers(tower: PreTrainedModel) -> nn.ModuleList:
-    """The transformer layers of a BERT- or ViT-like tower.
+    """The transformer layers of a BERT- or ViT-like tower."""
+    owner = getattr(tower, "encoder", tower)
+    return getattr(owner, "layers", None) or owner.layer
 
-    Raises:
-        ValueError: the tower keeps its layers where we don't know; the message lists what is supported.
-    """
-    for owner in (tower, getattr(tower, "encoder", None)):
-        for name in ("layers", "layer"):
-            layers = getattr(owner, name, None)
-            if isinstance(layers, nn.ModuleList):
-                return layers
-    raise ValueError(
-        f"Prompts cannot be inserted into a {tower.config.model_type!r} tower; supported are vision towers like vit, "
-        "dinov2, deit and swin, and text towers like bert and roberta."
-    )
+
+def num_special_tokens(tower: PreTrainedModel) -> int:
+    """Tokens in front of a ViT-like tower's patches: [CLS], DeiT's distillation token, DINOv2's registers."""
+    return 1 + (tower.config.model_type == "deit") + getattr(tower.config, "num_register_tokens", 0)
 
 
 def insert_after_first(tokens: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
@@ -87,7 +81,7 @@ def run_layer(layer: nn.Module, function: Callable, *args: torch.Tensor | None, 
 
 
 def _run_single_stage(
-    layers: nn.ModuleList, tokens: torch.Tensor, next_prompts: NextPrompts, mask_for: Callable
+    layers: nn.ModuleList, tokens: torch.Tensor, next_prompts: NextPrompts, mask_for: Callable | None = None
 ) -> torch.Tensor:
     prompts = None
     for block, layer in enumerate(layers):
@@ -95,7 +89,8 @@ def _run_single_stage(
         prompts = prompts if new_prompts is None else new_prompts
         num_prompts = 0 if prompts is None else prompts.shape[1]
         hidden = tokens if prompts is None else insert_after_first(tokens, prompts)
-        hidden = run_layer(layer, layer, hidden, mask_for(hidden, num_prompts))
+        masks = () if mask_for is None else (mask_for(hidden, num_prompts),)
+        hidden = run_layer(layer, layer, hidden, *masks)
         tokens, prompts = remove_after_first(hidden, num_prompts) if num_prompts else (hidden, None)
     return tokens if prompts is None else insert_after_first(tokens, prompts)
 
@@ -144,7 +139,7 @@ def run_prompted_vit(tower: PreTrainedModel, embeddings: torch.Tensor, next_prom
     Returns:
         `(batch, 1 + P + patches, dim)`, after the tower's last LayerNorm.
     """
-    hidden = _run_single_stage(tower_layers(tower), embeddings, next_prompts, lambda hidden, num_prompts: None)
+    hidden = _run_single_stage(tower_layers(tower), embeddings, next_prompts)
     return tower.layernorm(hidden)
 
 

@@ -18,7 +18,7 @@ the sentence that explains it; nothing else documents the options.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -140,6 +140,13 @@ class FusionTrainingArguments(TrainingArguments):
     - `resume_from_checkpoint` is `"auto"`: the training script continues from the newest valid checkpoint.
     """
 
+    if TYPE_CHECKING:  # inherited; mypy does not look into transformers
+        bf16: bool = False
+        fp16: bool = False
+        use_cpu: bool = False
+        data_seed: int | None = None
+        label_names: list[str] | None = None
+
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must stay False: rows carry raw images and text for the collator."}
     )
@@ -177,14 +184,17 @@ class FusionTrainingArguments(TrainingArguments):
                 "training.remove_unused_columns must stay false: the collator needs the raw image and text columns."
             )
         if self.precision is not None:
-            if self.bf16 or self.fp16:
-                raise ValueError("Set either training.precision or training.bf16/fp16, not both.")
             choices = ("auto", "fp32", "bf16", "fp16")
             if self.precision not in choices:
                 raise ValueError(f"training.precision must be one of {', '.join(choices)}; got {self.precision!r}.")
             has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not self.use_cpu
-            self.bf16 = self.precision == "bf16" or (self.precision == "auto" and has_bf16)
-            self.fp16 = self.precision == "fp16"
+            bf16, fp16 = self.precision == "bf16" or (self.precision == "auto" and has_bf16), self.precision == "fp16"
+            if self.bf16 > bf16 or self.fp16 > fp16:
+                raise ValueError(
+                    f"training.precision {self.precision!r} contradicts bf16={self.bf16} and fp16={self.fp16}; set either "
+                    "precision or those, not both."
+                )
+            self.bf16, self.fp16 = bf16, fp16
         if not torch.accelerator.is_available():
             self.use_cpu = True
         if self.data_seed is None:
@@ -193,6 +203,12 @@ class FusionTrainingArguments(TrainingArguments):
             self.label_names = ["labels"]
         super().__post_init__()
         self._check_milestones()
+
+    @property
+    def device(self) -> torch.device:
+        """The device; on the CPU without the process number, which old versions of torch cannot load tensors onto."""
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
 
     def _check_milestones(self) -> None:
         if self.lr_milestones is None:

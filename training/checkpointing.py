@@ -55,7 +55,7 @@ def list_checkpoints(run_dir: str | Path) -> list[Path]:
 
 def find_valid_checkpoint(run_dir: str | Path) -> CheckpointChoice:
     """The newest checkpoint whose files all agree with its manifest, and the refused ones with the reason."""
-    refused = []
+    refused: list[tuple[Path, str]] = []
     for path in list_checkpoints(run_dir):
         reason = _reason_to_refuse(path)
         if reason is None:

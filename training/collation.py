@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from .fusion_dataset import TaskDescription
+from .data.registry import DatasetSpec
 
 
 class FusionCollator:
@@ -39,9 +39,7 @@ class FusionCollator:
     Raises `ValueError` naming the row's id, the label and the allowed range.
     """
 
-    def __init__(
-        self, processor: Callable[..., Mapping[str, Any]], spec: TaskDescription, *, with_labels: bool = True
-    ):
+    def __init__(self, processor: Callable[..., Mapping[str, Any]], spec: DatasetSpec, *, with_labels: bool = True):
         self.processor = processor
         self.spec = spec
         self.with_labels = with_labels
@@ -78,7 +76,7 @@ class FusionCollator:
 
     def _checked(self, label: Any, row: Mapping[str, Any]) -> int:
         last = self.spec.num_labels - 1
-        if not isinstance(label, Integral) or not 0 <= label <= last:
+        if not isinstance(label, Integral) or not 0 <= int(label) <= last:
             hidden = " (-1 marks a hidden label: use another split, or `fusionzoo predict`)" if label == -1 else ""
             raise ValueError(
                 f"Sample {row.get('id')!r}: label {label!r} in column {self.spec.label_column!r} is out of range; allowed "

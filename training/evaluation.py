@@ -23,8 +23,9 @@ from .arguments import FusionTrainingArguments
 from .collation import FusionCollator
 from .data.loading import load_fusion_dataset
 from .data.missing_simulation import MissingModality
+from .data.registry import DatasetSpec
 from .data.tabular import is_tabular_source
-from .fusion_dataset import FusionDataset, TaskDescription, subset_by_hash
+from .fusion_dataset import FusionDataset, subset_by_hash
 from .metrics.compute_metrics import build_compute_metrics
 from .task_loading import check_labels, spec_of_dataset
 from .trainer import FusionTrainer
@@ -37,7 +38,7 @@ def evaluate_model(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     dataset: datasets.Dataset,
-    spec: TaskDescription,
+    spec: DatasetSpec,
     *,
     missing: list[str] | tuple[str, ...] = (),
     seed: int = 0,

@@ -18,8 +18,9 @@ same for any number of workers and processes, and after resuming.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
@@ -28,24 +29,11 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.transforms import RandAugment
 
+from .data.registry import DatasetSpec
+
 
 if TYPE_CHECKING:
     from .data.missing_simulation import MissingModality
-
-
-class TaskDescription(Protocol):
-    """What the training code needs to know about a data set; `training.data.registry.DatasetSpec` provides it."""
-
-    image_column: str
-    text_column: str
-    label_column: str
-    problem_type: str
-    label_names: tuple[str, ...]
-    metrics: tuple[str, ...]
-    main_metric: str
-
-    @property
-    def num_labels(self) -> int: ...
 
 
 def sample_seed(seed: int, epoch: int, sample_id: str) -> int:
@@ -69,8 +57,7 @@ def sample_ids(dataset: datasets.Dataset) -> list[str]:
         return [str(row) for row in range(len(dataset))]
     ids = [str(value) for value in dataset["id"]]
     if len(set(ids)) != len(ids):
-        seen: set[str] = set()
-        repeated = next(value for value in ids if value in seen or seen.add(value))
+        repeated = Counter(ids).most_common(1)[0][0]
         raise ValueError(f"Column `id` must be unique in a split, but {repeated!r} occurs more than once.")
     return ids
 
@@ -106,7 +93,7 @@ class FusionDataset(Dataset):
     def __init__(
         self,
         dataset: datasets.Dataset,
-        spec: TaskDescription,
+        spec: DatasetSpec,
         *,
         seed: int = 0,
         missing: "MissingModality | None" = None,
@@ -119,6 +106,7 @@ class FusionDataset(Dataset):
                 f"The data set lacks the column(s) {', '.join(absent)}; it has {', '.join(dataset.column_names)}. "
                 "Name yours with data.columns, e.g. --data.columns.text caption."
             )
+        self.source = dataset
         self.ids = sample_ids(dataset)
         self._rows = dataset.select_columns(wanted)
         self._spec = spec

@@ -30,8 +30,8 @@ from rich.table import Table
 from transformers import AutoModelForSequenceClassification, AutoProcessor, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from .data.registry import DatasetSpec
 from .evaluation import COMPLETE, evaluate_model
-from .fusion_dataset import TaskDescription
 from .prediction import predict
 from .quickstart_pictures import draw_predictions, draw_routing
 from .train import fit_recipe
@@ -57,7 +57,7 @@ def run_demo(out: Path, recipe: str = RECIPE, overrides: list[str] | tuple[str, 
 
     Args:
         out: folder for the models, the summary and the pictures.
-        recipe: recipe of the fused model; the other two differ from it in `fuse_method` alone.
+        recipe: recipe of the fused model; the other two differ from it in `fuse_method`, and see complete rows.
         overrides: as on the command line of `fusionzoo train`.
     """
     console, started = Console(), time.perf_counter()
@@ -66,13 +66,14 @@ def run_demo(out: Path, recipe: str = RECIPE, overrides: list[str] | tuple[str, 
     for name, fuse_method in {**SINGLE_MODALITY, "fused": None}.items():
         console.rule(f"training: {name.replace('_', ' ')}")
         words = [*overrides, "--output_dir", str(out / name), "--resume_from_checkpoint", "none"]
-        words += ["--model.fuse_method", fuse_method] if fuse_method else []
+        if fuse_method:  # simulated absences would only hurt a model of one modality
+            words += ["--model.fuse_method", fuse_method, "--data.missing_rate", "0"]
         fitted = fit_recipe(recipe, words)
         if fuse_method:
-            scores[name] = _evaluate(fitted.trainer, fitted.task.test.rows, fitted.task.spec)[COMPLETE]
+            scores[name] = _evaluate(fitted.trainer, fitted.task.test.source, fitted.task.spec)[COMPLETE]
     assert fitted is not None  # the loop ends with the fused model
 
-    trainer, spec, test = fitted.trainer, fitted.task.spec, fitted.task.test.rows
+    trainer, spec, test = fitted.trainer, fitted.task.spec, fitted.task.test.source
     console.rule("evaluating, saving and reloading")
     results = _evaluate(trainer, test, spec, tuple(ABSENT.values()))
     scores["fused"] = results[COMPLETE]
@@ -89,7 +90,7 @@ def run_demo(out: Path, recipe: str = RECIPE, overrides: list[str] | tuple[str, 
     draw_routing(out / "routing.png", routing, [test[number][spec.label_column] for number in range(len(routing))], spec)
     summary = {
         "method": fitted.method,
-        "dataset": spec.name,
+        "dataset": fitted.dataset,
         "metric": spec.main_metric,
         **{name: round(100 * value, 2) for name, value in scores.items()},
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -108,7 +109,7 @@ def run_demo(out: Path, recipe: str = RECIPE, overrides: list[str] | tuple[str, 
 
 
 def _evaluate(
-    trainer: Any, test: Any, spec: TaskDescription, missing: tuple[str, ...] = ()
+    trainer: Any, test: Any, spec: DatasetSpec, missing: tuple[str, ...] = ()
 ) -> dict[str, float]:
     found = evaluate_model(
         trainer.model, trainer.processing_class, test, spec, missing=missing, batch_size=64, show_progress=True

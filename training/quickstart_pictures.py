@@ -20,14 +20,14 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .fusion_dataset import TaskDescription
+from .data.registry import DatasetSpec
 
 
 SHOWN_CLASSES = 5
 
 
 def draw_predictions(
-    path: Path, rows: list[dict[str, Any]], predictions: list[dict[str, Any]], spec: TaskDescription
+    path: Path, rows: list[dict[str, Any]], predictions: list[dict[str, Any]], spec: DatasetSpec
 ) -> None:
     """Each row with its picture, text, truth and the most probable classes."""
     figure = Figure(figsize=(9, 2.6 * len(rows)), layout="constrained")
@@ -46,7 +46,7 @@ def draw_predictions(
     _save(figure, path)
 
 
-def draw_routing(path: Path, scores: torch.Tensor, labels: list[int], spec: TaskDescription) -> None:
+def draw_routing(path: Path, scores: torch.Tensor, labels: list[int], spec: DatasetSpec) -> None:
     """Mean routing weights: of every block, and by class in the block whose weights differ most between classes.
 
     Args:

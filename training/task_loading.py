@@ -27,9 +27,9 @@ from .arguments import DataArguments, ModelArguments
 from .data.loading import load_fusion_dataset
 from .data.missing_simulation import MissingModality
 from .data.prepare_report import REPORT_FILE, Report
-from .data.registry import get_dataset_spec, list_datasets
+from .data.registry import DatasetSpec, get_dataset_spec, list_datasets
 from .data.tabular import tabular_spec
-from .fusion_dataset import FusionDataset, RandAugmentById, TaskDescription, subset_by_hash
+from .fusion_dataset import FusionDataset, RandAugmentById, subset_by_hash
 from .pretrained_weights import WEIGHT_SOURCES, WeightsError, default_weights_dir, import_weights
 
 
@@ -37,7 +37,7 @@ from .pretrained_weights import WEIGHT_SOURCES, WeightsError, default_weights_di
 class TaskData:
     """The splits of a run (absent ones are `None`) and what they mean."""
 
-    spec: TaskDescription
+    spec: DatasetSpec
     train: FusionDataset | None
     validation: FusionDataset | None
     test: FusionDataset | None
@@ -80,7 +80,7 @@ def load_task_data(data: DataArguments, seed: int) -> TaskData:
 
 def spec_of_dataset(
     name: str, loaded: Mapping[str, Dataset], columns: Mapping[str, str] | None = None, problem_type: str | None = None
-) -> TaskDescription:
+) -> DatasetSpec:
     """The spec that belongs to what `load_fusion_dataset(name, ...)` returned.
 
     Raises `ValueError` for a Hub copy whose name does not say which data set it is and whose columns are not ours.
@@ -110,7 +110,7 @@ def build_processor(model: ModelArguments) -> ProcessorMixin:
     return build(resolve_tower(model.vision), resolve_tower(model.text), **model.processor)
 
 
-def build_model(model: ModelArguments, spec: TaskDescription) -> PreTrainedModel:
+def build_model(model: ModelArguments, spec: DatasetSpec) -> PreTrainedModel:
     """The model of a recipe with a head for the data set's labels.
 
     Raises `ValueError` when the config fields contradict each other, or a saved model has other labels.
@@ -136,11 +136,13 @@ def build_model(model: ModelArguments, spec: TaskDescription) -> PreTrainedModel
         raise ValueError(f"The model section cannot be used: {error}") from error
 
 
-def resolve_tower(name: str) -> str:
+def resolve_tower(name: str | None) -> str | None:
     """A folder for a tower of `fusionzoo weights` (`dinov2-small`, `dinov2-small@84`, `minilm`), else `name` itself.
 
     `@84` sets the side of the pictures that the tower's image processor makes. A local folder of that name wins.
     """
+    if name is None:
+        return None
     short, at, side = name.partition("@")
     if short not in WEIGHT_SOURCES or Path(name).is_dir():
         return name
@@ -153,7 +155,7 @@ def resolve_tower(name: str) -> str:
         raise ValueError(f"Tower {name!r}: {error}") from error
 
 
-def check_labels(model: PreTrainedModel, spec: TaskDescription) -> None:
+def check_labels(model: PreTrainedModel, spec: DatasetSpec) -> None:
     """Raises `ValueError` when a saved model was made for other labels than the data set has."""
     if model.config.num_labels != spec.num_labels:
         raise ValueError(f"The model has {model.config.num_labels} labels, the data set {spec.num_labels}.")

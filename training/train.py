@@ -21,6 +21,7 @@ state, a card and the checkpoints. Starting the same command again continues an 
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from .checkpointing import list_checkpoints
 from .collation import FusionCollator
 from .metrics.compute_metrics import build_compute_metrics
 from .recipe_files import TOP_LEVEL_KEYS, RecipeError, build_arguments, resolve_recipe, write_recipe
-from .task_loading import build_model, build_processor, load_task_data
+from .task_loading import TaskData, build_model, build_processor, load_task_data
 from .trainer import FusionTrainer
 
 
@@ -60,8 +61,24 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
 
 
+@dataclass
+class FittedRun:
+    """A finished run, still in memory."""
+
+    trainer: FusionTrainer
+    task: TaskData
+    method: str
+    dataset: str
+    metrics: dict[str, Any]
+
+
 def run_recipe(path_or_name: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
     """Trains, evaluates and saves as the recipe says; returns the metrics of the validation (and test) split."""
+    return fit_recipe(path_or_name, overrides).metrics
+
+
+def fit_recipe(path_or_name: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> FittedRun:
+    """As `run_recipe`; returns the trainer with its model and the data too."""
     recipe = resolve_recipe(path_or_name, overrides)
     model_args, data_args, args = build_arguments(recipe)
     resume = None if args.resume_from_checkpoint in (None, "none") else args.resume_from_checkpoint
@@ -101,7 +118,7 @@ def run_recipe(path_or_name: str | Path, overrides: list[str] | tuple[str, ...] 
     trainer.create_model_card(dataset=data_args.name)
     if trainer.is_world_process_zero():
         logger.warning(f"Run folder {args.output_dir}: {json.dumps(results)}")
-    return results
+    return FittedRun(trainer, task, model_args.method, data_args.name, results)
 
 
 def _prepare_run_dir(recipe: dict[str, Any], args: FusionTrainingArguments, resume: str | None) -> None:

@@ -21,7 +21,7 @@ import functools
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -48,30 +48,20 @@ TRAINER_STATE_NAME = "trainer_state.json"
 
 
 class EpochCallback(TrainerCallback):
-    """Tells the data set and the sampler which epoch begins.
+    """Tells the data set which epoch begins.
 
-    accelerate's data loader does so only in part: it does not reach the data set when several processes share it or
-    when batches are skipped after resuming, and in both together it does not reach the sampler either, which would then
-    repeat the order of epoch 0.
+    accelerate's data loader tells its sampler, and the data set only in one process and from the beginning of an epoch:
+    not when several processes share the data, and not in the epoch in which training resumes.
     """
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._next_epoch = int(state.epoch or 0)  # a fraction when resuming within an epoch
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        set_epoch_everywhere(getattr(train_dataloader, "dataset", None), self._next_epoch)
-        set_epoch_everywhere(getattr(train_dataloader, "batch_sampler", None), self._next_epoch)
+        dataset = getattr(train_dataloader, "dataset", None)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(self._next_epoch)
         self._next_epoch += 1
-
-
-def set_epoch_everywhere(outer: Any, epoch: int) -> None:
-    """Calls `set_epoch` on an object and on the samplers it wraps."""
-    seen = set()
-    while outer is not None and id(outer) not in seen:
-        seen.add(id(outer))
-        if hasattr(outer, "set_epoch"):
-            outer.set_epoch(epoch)
-        outer = getattr(outer, "batch_sampler", None) or getattr(outer, "sampler", None)
 
 
 class FusionTrainer(Trainer):
@@ -95,6 +85,8 @@ class FusionTrainer(Trainer):
     """
 
     args: FusionTrainingArguments
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -244,7 +236,7 @@ class FusionTrainer(Trainer):
             raise CheckpointError(problem)
         return checkpoint
 
-    def _find_checkpoint(self, wanted: str | bool) -> str | None:
+    def _find_checkpoint(self, wanted: str | Literal[True]) -> str | None:
         if wanted is not True and wanted != "auto":
             try:
                 verify_checkpoint(wanted)

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from fixtures_tiny import tiny_mope_config, tiny_processor
+from fixtures_tiny import tiny_image_processor, tiny_mope_config, tiny_tokenizer
 from PIL import Image
 
 import fusionzoo
+from fusionzoo import MopeProcessor
 
 
 _TEXTS = (
@@ -61,6 +62,10 @@ class Row:
     @property
     def multi_label(self) -> bool:
         return self.fields.get("problem_type") == "multi_label_classification"
+
+    @property
+    def frozen(self) -> bool:
+        return self.fields.get("freeze_backbone", True)
 
     def config(self, **fields: Any) -> Any:
         return self.make_config(**{**self.fields, **fields})
@@ -114,7 +119,7 @@ def _mope(name: str, vision: str = "vit", text: str = "bert", **changes: Any) ->
     defaults = {
         "make_config": lambda **fields: _lively(tiny_mope_config(vision, text, **fields)),
         "model_class": "MopeForSequenceClassification",
-        "make_processor": lambda: tiny_processor(text=text),
+        "make_processor": lambda: MopeProcessor(tiny_image_processor(32, "torchvision"), tiny_tokenizer(text)),
         "is_trained": lambda name: ".vision_model." not in name and ".text_model." not in name,
         "towers": (vision, text),
         "num_layers": (8 if vision == "swin" else 2) + 2,

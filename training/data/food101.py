@@ -104,9 +104,9 @@ class Food101Converter(Converter):
         elif split == "test" or self._share == 0:
             yield from listed
         else:
-            listed = list(listed)
-            held_out = self._held_out(listed)
-            yield from (entry for entry in listed if (entry.id in held_out) == (split == "validation"))
+            entries = list(listed)
+            held_out = self._held_out(entries)
+            yield from (entry for entry in entries if (entry.id in held_out) == (split == "validation"))
 
     def build(self, entry: Entry, split: str, row: RowBuilder) -> dict[str, Any]:
         file, title, listed_class = entry.data

@@ -213,7 +213,7 @@ def store_image(
     ]
     plain = to_rgb(image) if repairs or image.mode != "RGB" else image
     if not repairs:
-        return StoredImage(data, _KEPT_FORMATS[image.format], (), _digest(plain))
+        return StoredImage(data, _KEPT_FORMATS[str(image.format)], (), _digest(plain))
     if too_long:
         plain.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

@@ -190,7 +190,7 @@ def tool_version() -> str:
 class _Index(NamedTuple):
     """One pass over the records of a split, before any picture is opened."""
 
-    count: int
+    rows: int
     digest: str
     ids: frozenset[str]
 
@@ -241,7 +241,7 @@ class _Job:
 
     def _shards(self, index: dict[str, _Index]) -> Iterator[tuple[str, int, int, Iterator[Entry]]]:
         for split, facts in index.items():
-            shard_count = max(1, -(-facts.count // self.rows_per_shard))
+            shard_count = max(1, -(-facts.rows // self.rows_per_shard))
             entries = _unique(_limited(self.converter.entries(split), self.limit))
             for shard in range(shard_count):
                 yield split, shard_count, shard, itertools.islice(entries, self.rows_per_shard)
@@ -371,10 +371,10 @@ def _empty_report(converter: Converter, index: dict[str, _Index], header: dict[s
     for split, facts in index.items():
         known = expected.get(split)
         report.splits[split] = SplitReport(expected=known.rows if known else None)
-        if known and known.rows != facts.count:
+        if known and known.rows != facts.rows:
             certainty = "" if known.verified else " (a number from the literature, not checked)"
             report.warnings.append(
-                f"{split}: {known.rows:,} records expected{certainty}, {facts.count:,} found in the raw tree."
+                f"{split}: {known.rows:,} records expected{certainty}, {facts.rows:,} found in the raw tree."
             )
     report.warnings += converter.warnings
     if converter.IDS_ARE_UNIQUE:

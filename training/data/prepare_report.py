@@ -197,10 +197,10 @@ def merge_statistics(report: Report, parts: list[ShardStatistics], label_order: 
         split: {name: counts[name] for name in dict.fromkeys((*label_order, *sorted(counts))) if counts[name]}
         for split, counts in histograms.items()
     }
-    for (split, reason), count in sorted(skip_counts.items()):
+    for (split_name, reason), count in sorted(skip_counts.items()):
         if count > MAX_LISTED_IDS:
             report.warnings.append(
-                f"{split}: {count:,} records skipped as {reason}; the first {MAX_LISTED_IDS:,} are listed."
+                f"{split_name}: {count:,} records skipped as {reason}; the first {MAX_LISTED_IDS:,} are listed."
             )
     report.warnings += [
         text if count == 1 else f"{text} ({count:,} times)" for text, count in sorted(warnings.items())

@@ -99,8 +99,13 @@ class BuildFolder:
         part = self._part(name)
         part.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(part, statistics.to_json())
-        line = {"file": name, "sha256": sha256_of_file(self.path / name), "part": sha256_of_file(part)}
-        line |= {"rows": statistics.written, "seen": statistics.seen}
+        line = {
+            "file": name,
+            "sha256": sha256_of_file(self.path / name),
+            "part": sha256_of_file(part),
+            "rows": statistics.written,
+            "seen": statistics.seen,
+        }
         self._append(line)
         self._finished[name] = line
 

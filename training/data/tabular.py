@@ -217,7 +217,7 @@ class _Reader:
     def _row(
         self, row: dict[str, Any], place: str, default_id: str, finder: ImageFinder, has_id: bool
     ) -> dict[str, Any]:
-        built = {"id": default_id, "image": None, "text": None, "label": None, "place": place, "problem": ""}
+        built: dict[str, Any] = {"id": default_id, "image": None, "text": None, "label": None, "place": place, "problem": ""}
         if has_id and row.get("id") not in (None, ""):
             built["id"] = clean_text(str(row["id"]), "none").text
         text, image = row.get("text"), row.get("image")
@@ -343,8 +343,8 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
                 fits = len(cells) == len(header)
                 yield f"{path.name}, line {line}", dict(zip(header, (c or None for c in cells))) if fits else None
         elif suffix == ".jsonl":
-            for line in iter_json_lines(path):
-                yield f"{path.name}, line {line.number}", line.value
+            for entry in iter_json_lines(path):
+                yield f"{path.name}, line {entry.number}", entry.value
         else:
             import pyarrow as pa
             import pyarrow.parquet as pq

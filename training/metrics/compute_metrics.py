@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 from transformers import EvalPrediction
 
-from ..fusion_dataset import TaskDescription
+from ..data.registry import DatasetSpec
 from .fusion_accuracy import FusionAccuracy
 from .fusion_auroc import FusionAuroc
 from .fusion_f1 import FusionF1
@@ -28,7 +28,7 @@ METRIC_NAMES = ("accuracy", "f1_macro", "f1_micro", "f1_weighted", "f1_samples",
 THRESHOLD = 0.5
 
 
-def build_compute_metrics(spec: TaskDescription) -> Callable[[EvalPrediction], dict[str, float]]:
+def build_compute_metrics(spec: DatasetSpec) -> Callable[[EvalPrediction], dict[str, float]]:
     """A function from logits and labels to the metrics that `spec.metrics` names.
 
     Single-label: the class with the largest logit; AUROC on P(class 1), with more classes the mean over the classes
@@ -68,7 +68,7 @@ def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def _scores(spec: TaskDescription, predicted: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+def _scores(spec: DatasetSpec, predicted: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     """`predicted`, `labels`: class numbers or 0/1 matrices; `scores`: (samples, classes) probabilities."""
     multilabel = labels.ndim == 2
     config = "multilabel" if multilabel else None
