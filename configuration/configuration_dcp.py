@@ -31,6 +31,15 @@ _CHOICES = {
     "dynamic_generator": ("attention", "attention_mlp"),
     "dynamic_queries": ("trainable", "fixed"),
 }
+# Towers of one width, with a plain list of layers.
+SUPPORTED_TOWERS = {
+    "vision_config": (
+        "clip_vision_model", "siglip_vision_model", "vit", "deit", "dinov2", "dinov2_with_registers",
+    ),
+    "text_config": (
+        "clip_text_model", "siglip_text_model", "bert", "roberta", "xlm-roberta", "camembert", "ernie",
+    ),
+}  # fmt: skip
 # Text towers whose positions are all read, padding included, because they are always padded to one length.
 _FIXED_LENGTH_TEXT = ("clip_text_model", "siglip_text_model")
 
@@ -188,12 +197,12 @@ class DcpConfig(FusionConfig):
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
 
     def validate_towers(self) -> None:
-        for name in ("vision_config", "text_config"):
-            tower = getattr(self, name)
-            if not isinstance(getattr(tower, "hidden_size", None), int) or tower.model_type.startswith("swin"):
+        for name, supported in SUPPORTED_TOWERS.items():
+            model_type = getattr(self, name).model_type
+            if model_type not in supported:
                 raise ValueError(
-                    f"{name} has model_type={tower.model_type!r}, whose width changes between stages or is unknown; DCP "
-                    "needs a tower of one width, e.g. clip, siglip, vit, dinov2, bert or roberta."
+                    f"{name} has model_type={model_type!r}, in front of which no prompts can be put; use a tower of type "
+                    f"{', '.join(supported)}."
                 )
 
     def validate_combination(self) -> None:

@@ -54,6 +54,8 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
+    "dcp": Method("dcp", "Deep Correlated Prompting", "2410.06558", "Dcp"),
+    "mmp": Method("mmp", "Missing-aware Prompts", "2303.03369", "Mmp"),
     "mope": Method("mope", "Mixture of Prompt Experts", "2403.10568", "Mope"),
 }
 

@@ -165,7 +165,7 @@ class FusionPreTrainedModel(PreTrainedModel):
                 )
             if source not in loaded:
                 loaded[source] = AutoModel.from_pretrained(source, dtype="auto", **hub_kwargs)
-            state = _tower_state(loaded[source], name, set(tower.state_dict()))
+            state = model.fit_tower_state(name, _tower_state(loaded[source], name, set(tower.state_dict())), tower)
             missing = set(tower.state_dict()) - set(state)
             if missing:
                 raise ValueError(f"{source} lacks weights of the {name}: {', '.join(sorted(missing)[:5])} ...")
@@ -193,6 +193,12 @@ class FusionPreTrainedModel(PreTrainedModel):
 
     def adopt_from_backbone(self, name: str, backbone: PreTrainedModel) -> None:
         """Takes what the method needs of a pretrained model beside its tower (CLIP's projections, say)."""
+
+    def fit_tower_state(
+        self, name: str, state: dict[str, torch.Tensor], tower: PreTrainedModel
+    ) -> dict[str, torch.Tensor]:
+        """A pretrained tower's weights in the shapes of ours, for methods that change one (a longer table, say)."""
+        return state
 
     # ---- saving and loading -----------------------------------------------------------------------------------
 
@@ -270,7 +276,7 @@ class FusionPreTrainedModel(PreTrainedModel):
             backbone = AutoModel.from_pretrained(
                 origin["repo_id"], revision=origin.get("revision") or "main", dtype="auto", **tower_hub_kwargs
             )
-            tower_state = _tower_state(backbone, name, wanted)
+            tower_state = skeleton.fit_tower_state(name, _tower_state(backbone, name, wanted), tower)
             if origin.get("sha256") not in (None, fingerprint(tower_state)):
                 raise ValueError(
                     f"The weights of {origin['repo_id']} (revision {origin.get('revision')}) are not those that "

@@ -49,7 +49,6 @@ from .leading_prompts import (
 )
 from .missing_modality import MissingType, is_absent
 from .outputs import FusionClassifierOutput, FusionModelOutput
-from .prompting import tower_layers
 from .prompts_dcp import DcpDynamicPrompts, DcpGenerators, DcpPromptLearner
 
 
@@ -102,8 +101,6 @@ class DcpModel(DcpPreTrainedModel):
         super().__init__(config)
         self.vision_model = build_tower(config.vision_config)
         self.text_model = build_tower(config.text_config)
-        for tower in (self.vision_model, self.text_model):
-            tower_layers(tower)  # refuses towers without a plain list of layers
         sizes, widths = config.feature_sizes, config.widths
         self.visual_projection = self.text_projection = None
         if config.vision_config.model_type == CLIP_VISION:

@@ -228,17 +228,20 @@ def window_attention(attention: nn.Module, tokens: torch.Tensor, bias: torch.Ten
     )
     if bias.shape[0] > 1:
         bias = bias.repeat(tokens.shape[0] // bias.shape[0], 1, 1, 1)
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, _eager_attention)
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention)
     dropout = attention.attention_dropout if attention.training else 0.0
     output, _ = attend(attention, query, key, value, bias, dropout=dropout, scaling=attention.scaling)
     return attention.o_proj(output.reshape(tokens.shape))
 
 
-def _eager_attention(
+def eager_attention(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-    attention_mask: torch.Tensor, dropout: float, scaling: float,
+    attention_mask: torch.Tensor | None, dropout: float, scaling: float, **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    weights = query @ key.transpose(2, 3) * scaling + attention_mask
+    """Attention in plain operations, with the signature of transformers' attention functions."""
+    weights = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
     weights = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
