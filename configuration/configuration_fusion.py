@@ -69,6 +69,11 @@ def _as_config(name: str, value: Any, default_model_type: str) -> PreTrainedConf
     if isinstance(value, PreTrainedConfig):
         # Of a dual encoder like CLIP, the tower in question.
         return getattr(value, name) if name in value.sub_configs else value
+    if not isinstance(value, dict | None):
+        raise ValueError(
+            f'{name}={value!r} must be a configuration or a dict with a model_type, e.g. {{"model_type": '
+            f'"{default_model_type}"}}; from_backbones takes Hub ids and folders.'
+        )
     options = dict(value or {})
     model_type = options.pop("model_type", default_model_type)
     try:
@@ -81,10 +86,10 @@ def _as_config(name: str, value: Any, default_model_type: str) -> PreTrainedConf
 
 def _refuse_misspelt(config_class: type, extra: dict[str, Any]) -> None:
     """transformers keeps unknown keywords as attributes; one that looks like a declared field is a typing mistake."""
-    declared = [field.name for field in fields(config_class)]
+    declared = [*(field.name for field in fields(config_class)), "num_labels"]
     for name in extra:
         close = difflib.get_close_matches(name, declared, n=1, cutoff=0.85)
-        if close:
+        if close and close[0] != name:
             raise ValueError(f"{config_class.__name__} has no field {name!r}; did you mean {close[0]!r}?")
 
 

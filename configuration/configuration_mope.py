@@ -39,7 +39,6 @@ SUPPORTED_TOWERS = {
     "vision_config": ("swin", "vit", "deit", "dinov2", "dinov2_with_registers"),
     "text_config": ("bert", "roberta", "xlm-roberta", "camembert", "ernie"),
 }
-_MAPPED_METHODS = tuple(name for name, kinds in PROMPT_KINDS.items() if "mapped" in kinds)
 _SEQUENTIAL_METHODS = ("p_sequential", "sequentialfuse")
 _CHOICES = {
     "fuse_method": tuple(PROMPT_KINDS),
@@ -163,18 +162,18 @@ class MopeConfig(FusionConfig):
     use_mapped_prompt: bool = True
     router_self_dim: int = 2
     router_cross_dim: int = 8
-    router_temperature: float = 0.1
-    router_noise_std: float | None = None
+    router_temperature: float | int = 0.1
+    router_noise_std: float | int | None = None
     router_noise_in_eval: bool = False
     router_top_k: int | None = None
     router_pool: str = "all"
-    importance_loss_weight: float = 0.01
-    importance_threshold: float | None = None
+    importance_loss_weight: float | int = 0.01
+    importance_threshold: float | int | None = None
     mapper_hidden_size: int | None = None
     mapper_norm: str | None = None
-    prompt_dropout: float = 0.1
+    prompt_dropout: float | int = 0.1
     prompt_init: str = "uniform"
-    text_prompt_init_range: float = 0.3
+    text_prompt_init_range: float | int = 0.3
     prompt_first_block: bool = False
     window_prompt_order: str = "sample"
     pool_prompts: bool = True
@@ -271,8 +270,11 @@ class MopeConfig(FusionConfig):
         for name in ("prompt_length", "text_prompt_length"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative; 0 means no prompts.")
-        if self.router_temperature <= 0:
+        if not self.router_temperature > 0:
             raise ValueError(f"router_temperature={self.router_temperature} must be positive.")
+        for name in ("router_noise_std", "importance_loss_weight", "importance_threshold", "text_prompt_init_range"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
         if not 0 <= self.prompt_dropout < 1:
             raise ValueError(f"prompt_dropout={self.prompt_dropout} must lie in [0, 1).")
         if self.router_top_k is not None and not 1 <= self.router_top_k <= self.num_experts:
@@ -282,10 +284,11 @@ class MopeConfig(FusionConfig):
             )
 
     def validate_combination(self) -> None:
-        if self.fuse_method in ROUTED_METHODS and not self.prompt_kinds:
+        if self.fuse_method in ROUTED_METHODS and not {"dynamic", "mapped"} & set(self.prompt_kinds):
+            alone = "text_only" if self.main_modality == "text" else "vision_only"
             raise ValueError(
-                f"fuse_method={self.fuse_method!r} with use_static_prompt, use_dynamic_prompt and use_mapped_prompt "
-                'all False has no prompts; use fuse_method="vision_only" for the tower alone.'
+                f"use_dynamic_prompt=False and use_mapped_prompt=False leave fuse_method={self.fuse_method!r} without "
+                f'the other modality; keep one of them, or use fuse_method="{alone}".'
             )
         if self.main_modality == "text" and self.fuse_method not in (*ROUTED_METHODS, "mapped"):
             raise ValueError(
@@ -298,8 +301,6 @@ class MopeConfig(FusionConfig):
             raise ValueError(f"{name}=0 leaves fuse_method={self.fuse_method!r} without prompts; give at least 1.")
         if self.vision_pooling == "cls" and getattr(self.vision_config, "model_type", None) == "swin":
             raise ValueError('vision_pooling="cls" needs a [CLS] token, which Swin lacks; use "mean".')
-        if self.fuse_method in _MAPPED_METHODS and self.mapper_norm is None:
-            raise ValueError(f"mapper_norm is needed for fuse_method={self.fuse_method!r}.")
 
 
 __all__ = ["MopeConfig"]

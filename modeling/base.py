@@ -103,8 +103,9 @@ class FusionPreTrainedModel(PreTrainedModel):
 
     def parameter_group(self, name: str) -> str:
         """The learning-rate group of a parameter: `"vision"`, `"text"` or `"fusion"`."""
-        for group in ("vision", "text"):
-            if f"{group}_model." in f".{name}" or f"{group}_prompts." in f".{name}":
+        owners = {"vision": ("vision_", "absent_image"), "text": ("text_", "absent_text")}
+        for group, starts in owners.items():
+            if any(part.startswith(starts) for part in name.split(".")):
                 return group
         return "fusion"
 

@@ -120,12 +120,13 @@ def convert_config(options: Mapping[str, Any], state: Mapping[str, torch.Tensor]
         tower |= options.get(name, {}) if isinstance(options.get(name), Mapping) else {}
     learner = "model.prompt_learner."
     bottleneck = state[f"{learner}common_prompt_projection_text.0.weight"].shape[0]
+    reduction = 16 if bottleneck == text_width // 16 else text_width // bottleneck
     values = {
         "vision_config": towers["vision"],
         "text_config": towers["text"],
         "prompt_length": 3 * state[f"{learner}text_prompt_missing"].shape[0],
         "prompt_depth": _count(state, f"{learner}layernorm_text."),
-        "reduction_factor": options.get("reduction", text_width // bottleneck),
+        "reduction_factor": options.get("reduction", reduction),
         "num_labels": state[f"{head}.bias"].shape[0],
         "problem_type": options.get("problem_type", _TASKS.get(task, "single_label_classification")),
     }

@@ -143,6 +143,8 @@ class MopeModel(MopePreTrainedModel):
         super().freeze_parts()
         if self.text_prompts is not None and not self.config.train_text_prompts:
             self.text_prompts.requires_grad_(False)
+        if self.fusion_prompts is not None:
+            self.fusion_prompts.freeze_unused()
         mask_token = getattr(getattr(self.vision_model, "embeddings", None), "mask_token", None)
         if mask_token is not None:  # masked-image pretraining only; never part of our graph
             mask_token.requires_grad_(False)
@@ -218,7 +220,11 @@ class MopeModel(MopePreTrainedModel):
         hidden = run_prompted_vit(tower, torch.cat([special, patches], dim=1), next_prompts)
         if self.config.vision_pooling == "cls":
             return hidden[:, 0]
-        return hidden[:, -patches.shape[1] :].mean(dim=1)
+        pooled = hidden[:, -patches.shape[1] :]
+        num_prompts = hidden.shape[1] - tokens.shape[1]
+        if self.config.pool_prompts and num_prompts:
+            pooled = torch.cat([hidden[:, 1 : 1 + num_prompts], pooled], dim=1)
+        return pooled.mean(dim=1)
 
     @can_return_tuple
     @auto_docstring
@@ -318,11 +324,15 @@ class MopeForSequenceClassification(MopePreTrainedModel):
         self.mope.freeze_parts()
 
     def parameter_group(self, name: str) -> str:
-        """Official groups: the classifier and the fusion prompts learn with the tower that they belong to."""
-        group = super().parameter_group(name)
-        if group == "fusion" and "mapper" not in name and ".router." not in name:
-            return "text" if self.config.text_is_steered or not self.config.uses_vision else "vision"
-        return group
+        """The official groups: what lies inside a tower learns with it, and so does its classifier; a mapper or router
+        between the towers, and the head on both, are `"fusion"`."""
+        group, classified = super().parameter_group(name), self.config.classified_modalities
+        if group != "fusion" or len(classified) == 2:
+            return group
+        between = ".mapper." in name or ".router." in name
+        if between and not (self.config.fuse_method == "mope" and self.config.vision_is_steered):
+            return "fusion"
+        return classified[0]
 
     @can_return_tuple
     @auto_docstring

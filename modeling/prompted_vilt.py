@@ -33,9 +33,14 @@ from .prompting import eager_attention, run_layer
 Prefix = tuple[torch.Tensor, torch.Tensor]
 
 
-def build_vilt(config: PreTrainedConfig) -> PreTrainedModel:
-    """A `ViltModel`. Its own layers know plain attention only, but `vilt_layer` runs them with any."""
-    wanted, config._attn_implementation = config._attn_implementation, "eager"
+def build_vilt(config: PreTrainedConfig, default_attention: str) -> PreTrainedModel:
+    """A `ViltModel`. Its own layers know plain attention only, but `vilt_layer` runs them with any.
+
+    Args:
+        config: a `ViltConfig`.
+        default_attention: the attention implementation for a config that names none.
+    """
+    wanted, config._attn_implementation = config._attn_implementation or default_attention, "eager"
     tower = build_tower(config, pooler=True)
     tower.config._attn_implementation = wanted
     return tower

@@ -172,6 +172,11 @@ class MopePrompts(nn.Module):
         # The paper's method leaves the first block of each stage to the prompts that arrive.
         every_block = text or config.fuse_method != "mope" or config.prompt_first_block
         self.first_block = 0 if every_block else 1
+        if max(self.depths) <= self.first_block:
+            raise ValueError(
+                f'fuse_method="mope" leaves the first block of each stage without prompts, and the steered tower has '
+                f"{self.depths} blocks; use a deeper tower, or prompt_first_block=True."
+            )
         init_range = config.text_prompt_init_range if text else None
         # The official code drops out the prompts themselves everywhere but in the paper's own method.
         self.drop_prompts = config.fuse_method == "text_router" or (text and config.fuse_method in ROUTED_METHODS)
@@ -198,6 +203,13 @@ class MopePrompts(nn.Module):
         if not every_block:
             num_prompts = length * (len(self.kinds) - ("mapped" in self.kinds)) + ("mapped" in self.kinds)
             self.arriving = nn.Parameter(torch.empty(num_prompts, stages[0][0]))
+
+    def freeze_unused(self) -> None:
+        """Fixes what belongs to a stage whose only block takes the arriving prompts."""
+        unused = [f".{stage}." for stage, depth in enumerate(self.depths) if depth <= self.first_block]
+        for name, parameter in self.named_parameters():
+            if any(stage in f".{name}." for stage in unused):
+                parameter.requires_grad_(False)
 
     def feature_router_rows(self, config: MopeConfig) -> int:
         """Rows of the router that sees the other modality alone: one a layer for text; for vision the official code
