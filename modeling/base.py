@@ -102,7 +102,7 @@ class FusionPreTrainedModel(PreTrainedModel):
         return self
 
     def parameter_group(self, name: str) -> str:
-        """The learning-rate group of a parameter: `"vision"`, `"text"` or `"fusion"`."""
+        """The learning-rate group of a parameter: `"vision"`, `"text"`, `"fusion"` or `"head"`."""
         owners = {"vision": ("vision_", "absent_image"), "text": ("text_", "absent_text")}
         for group, starts in owners.items():
             if any(part.startswith(starts) for part in name.split(".")):

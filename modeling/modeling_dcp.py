@@ -330,6 +330,10 @@ class DcpForSequenceClassification(DcpPreTrainedModel):
         super().freeze_parts()
         self.dcp.freeze_parts()
 
+    def parameter_group(self, name: str) -> str:
+        """`"head"` for the classifier; the rest learns alike."""
+        return "head" if name.startswith("classifier.") else "fusion"
+
     @can_return_tuple
     @auto_docstring
     def forward(

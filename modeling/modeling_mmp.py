@@ -215,6 +215,10 @@ class MmpForSequenceClassification(MmpPreTrainedModel):
         super().freeze_parts()
         self.mmp.freeze_parts()
 
+    def parameter_group(self, name: str) -> str:
+        """`"head"` for the classifier; the rest learns alike."""
+        return "head" if name.startswith("classifier.") else "fusion"
+
     @can_return_tuple
     @auto_docstring
     def forward(
