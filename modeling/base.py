@@ -320,7 +320,9 @@ def fingerprint(state: dict[str, torch.Tensor]) -> str:
 
 def _tower_state(backbone: PreTrainedModel, name: str, wanted: set[str]) -> dict[str, torch.Tensor]:
     """The weights of a tower out of a loaded backbone: the backbone itself, or a dual encoder's tower of that name."""
-    tower = getattr(backbone, name) if f"{name.removesuffix('_model')}_config" in backbone.config.sub_configs else backbone
+    tower = (
+        getattr(backbone, name) if f"{name.removesuffix('_model')}_config" in backbone.config.sub_configs else backbone
+    )
     return {key: value for key, value in tower.state_dict().items() if key in wanted}
 
 

@@ -84,7 +84,11 @@ def convert_config(options: Mapping[str, Any], state: Mapping[str, torch.Tensor]
     Raises:
         ValueError: the state dict is not one of DCP's.
     """
-    wanted = ("image_encoder.conv1.weight", "text_encoder.token_embedding.weight", "prompt_learner.text_prompt_missing")
+    wanted = (
+        "image_encoder.conv1.weight",
+        "text_encoder.token_embedding.weight",
+        "prompt_learner.text_prompt_missing",
+    )
     lacking = [name for name in wanted if f"model.{name}" not in state]
     if lacking:
         raise ValueError(f"This is no state dict of the official DCP code: it lacks model.{lacking[0]}.")

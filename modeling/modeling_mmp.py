@@ -47,7 +47,6 @@ class MmpPreTrainedModel(FusionPreTrainedModel):
     config: MmpConfig
     base_model_prefix = "mmp"
     tower_configs = {"backbone_model": "backbone_config"}
-    _no_split_modules = ["ViltLayer"]
     _can_compile_fullgraph = True
 
     @torch.no_grad()

@@ -93,9 +93,7 @@ def embed_image(
     return tokens, nn.functional.pad(mask.flatten(1), (1, 0), value=1)
 
 
-def embed_text(
-    tower: PreTrainedModel, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None
-) -> torch.Tensor:
+def embed_text(tower: PreTrainedModel, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None) -> torch.Tensor:
     """Text tokens with positions and modality type, `(batch, T, dim)`."""
     embeddings = tower.embeddings
     tokens = embeddings.text_embeddings(input_ids=input_ids, token_type_ids=token_type_ids)

@@ -86,9 +86,7 @@ class DcpPromptLearner(nn.Module):
                 steps = self.depth if self.generate_first else self.depth - 1
                 both = sum(widths.values())
                 for name, width in widths.items():
-                    generators = [
-                        DcpGenerator(config, both if self.bimodal else width, width) for _ in range(steps)
-                    ]
+                    generators = [DcpGenerator(config, both if self.bimodal else width, width) for _ in range(steps)]
                     setattr(self, f"{name}_generators", DcpGenerators(generators))
         if "common" in self.kinds:
             self.common_prompts = nn.Parameter(torch.empty(3, length, widths["text"]))

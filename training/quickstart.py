@@ -87,7 +87,9 @@ def run_demo(out: Path, recipe: str = RECIPE, overrides: list[str] | tuple[str, 
     predictions = list(predict(reloaded, AutoProcessor.from_pretrained(folder), rows))
 
     draw_predictions(out / "predictions.png", rows, predictions, spec)
-    draw_routing(out / "routing.png", routing, [test[number][spec.label_column] for number in range(len(routing))], spec)
+    draw_routing(
+        out / "routing.png", routing, [test[number][spec.label_column] for number in range(len(routing))], spec
+    )
     summary = {
         "method": fitted.method,
         "dataset": fitted.dataset,
@@ -99,7 +101,12 @@ def run_demo(out: Path, recipe: str = RECIPE, overrides: list[str] | tuple[str, 
         "reload_max_abs_diff": (before - after).abs().max().item(),
         "seconds": round(time.perf_counter() - started, 1),
         "predictions": [
-            {"id": row["id"], "text": row[spec.text_column], "truth": spec.label_names[row[spec.label_column]], **shown}
+            {
+                "id": row["id"],
+                "text": row[spec.text_column],
+                "truth": spec.label_names[row[spec.label_column]],
+                **shown,
+            }
             for row, shown in zip(rows, map(_top, predictions))
         ],
     }
@@ -108,9 +115,7 @@ def run_demo(out: Path, recipe: str = RECIPE, overrides: list[str] | tuple[str, 
     return summary
 
 
-def _evaluate(
-    trainer: Any, test: Any, spec: DatasetSpec, missing: tuple[str, ...] = ()
-) -> dict[str, float]:
+def _evaluate(trainer: Any, test: Any, spec: DatasetSpec, missing: tuple[str, ...] = ()) -> dict[str, float]:
     found = evaluate_model(
         trainer.model, trainer.processing_class, test, spec, missing=missing, batch_size=64, show_progress=True
     )
@@ -131,7 +136,10 @@ def _forward(model: PreTrainedModel, collator: Any, test: Any) -> tuple[torch.Te
 
 
 def _top(prediction: dict[str, Any]) -> dict[str, Any]:
-    return {"predicted": prediction["label"], "probability": round(prediction["probabilities"][prediction["label"]], 3)}
+    return {
+        "predicted": prediction["label"],
+        "probability": round(prediction["probabilities"][prediction["label"]], 3),
+    }
 
 
 def _print(console: Console, summary: dict[str, Any], out: Path) -> None:

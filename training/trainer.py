@@ -154,7 +154,12 @@ class FusionTrainer(Trainer):
         decayed = None if args.decay_all_parameters else set(self.get_decay_parameter_names(model))
         if decayed is not None and args.decay_norm_weights:
             decayed = {name for name, _ in model.named_parameters() if not name.endswith("bias")}
-        rates = {"vision": args.vision_learning_rate, "text": args.text_learning_rate, "fusion": None, "head": args.head_learning_rate}
+        rates = {
+            "vision": args.vision_learning_rate,
+            "text": args.text_learning_rate,
+            "fusion": None,
+            "head": args.head_learning_rate,
+        }
         decays = {"vision": None, "text": None, "fusion": args.fusion_weight_decay, "head": None}
         groups: dict[str, dict[str, Any]] = {}
         for name, parameter in model.named_parameters():
