@@ -121,7 +121,7 @@ class MopeConfig(FusionConfig):
         Which sample's prompts a Swin window attends to: its own (`"sample"`) or, as in the official code, those of
         another sample of the batch (`"official"`).
     pool_prompts (`bool`, *optional*, defaults to `True`):
-        Include the prompt tokens in Swin's final average.
+        Include the prompt tokens where the vision tower's feature is a mean, as the official code does for Swin.
     vision_pooling (`str`, *optional*):
         Feature of a ViT-like tower: `"cls"` or `"mean"`. `None`: `"cls"`, and `"mean"` for Swin, which has no [CLS].
     text_pooling (`str`, *optional*):

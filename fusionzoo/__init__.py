@@ -43,6 +43,7 @@ _PUBLIC_NAMES = {
     "processing.processing_mmp": ("MmpProcessor",),
     "processing.processing_mope": ("MopeProcessor",),
     "training.data.loading": ("load_fusion_dataset",),
+    "training.data.registry": ("get_dataset_spec",),
     "training.data.missing_simulation": ("MissingModality",),
     "training.trainer": ("FusionTrainer",),
     "training.collation": ("FusionCollator",),
@@ -84,4 +85,5 @@ if TYPE_CHECKING:
     from .training.collation import FusionCollator as FusionCollator
     from .training.data.loading import load_fusion_dataset as load_fusion_dataset
     from .training.data.missing_simulation import MissingModality as MissingModality
+    from .training.data.registry import get_dataset_spec as get_dataset_spec
     from .training.trainer import FusionTrainer as FusionTrainer

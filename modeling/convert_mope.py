@@ -21,6 +21,7 @@ Official bugs are reproduced through named options, see `official_options`.
 """
 
 import argparse
+import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ import torch
 from transformers import AutoConfig
 
 from ..configuration.configuration_mope import MopeConfig
+from .base import fingerprint
 from .modeling_mope import MopeForSequenceClassification
 from .state_reader import StateReader
 
@@ -321,6 +323,13 @@ def build_model(
     """
     converted, unused = convert_state_dict(state, config)
     model = MopeForSequenceClassification(config)
+    sizes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name, tensor in converted.items():
+        if sizes.get(name, tuple(tensor.shape)) != tuple(tensor.shape):
+            raise ValueError(
+                f"The checkpoint does not fit its options and towers: {name} has shape {tuple(tensor.shape)}, the model "
+                f"has {sizes[name]}; name the towers that it was trained with."
+            )
     missing, unexpected = model.load_state_dict(converted, strict=False)
     if unexpected:
         raise ValueError(f"The checkpoint does not fit its options: no place for {', '.join(sorted(unexpected))}.")
@@ -342,11 +351,15 @@ def convert_checkpoint(
         The report of `build_model`.
 
     Raises:
-        ValueError: weights are missing and no tower was named that could supply them.
+        ValueError: the file is no such checkpoint or holds more than data, or weights are missing and no tower was
+            named that could supply them.
     """
-    file = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    options = dict(file.get("hyper_parameters", {}))
-    state = file["state_dict"]
+    options, state = _read_checkpoint(checkpoint)
+    if options.get("finetune"):
+        raise ValueError(
+            f"{checkpoint} was trained with --finetune, but official checkpoints leave out attention and MLP weights: "
+            "the trained towers are lost."
+        )
     fields: dict[str, Any] = official_options() if official else {}
     for name, source in (("vision_config", vision), ("text_config", text)):
         if source is not None:
@@ -355,23 +368,47 @@ def convert_checkpoint(
     if heads:
         fields["num_labels"] = heads[0].shape[0]
     config = convert_config(options, state, **fields)
+    named = {"vision": vision is not None or not config.uses_vision, "text": text is not None or not config.uses_text}
+    if not all(named.values()) and not any(".attn.qkv." in name or ".attention.self." in name for name in state):
+        raise ValueError(
+            f"{checkpoint} lacks the backbones' attention and MLP weights, as official checkpoints do; name the "
+            f"pretrained towers: {' and '.join(f'--{name}' for name, given in named.items() if not given)}."
+        )
     model, report = build_model(state, config)
     lacking = [name for name in report["missing"] if ".vision_model." in name or ".text_model." in name]
-    if lacking and (vision is None or text is None):
-        raise ValueError(
-            f"{checkpoint} lacks {len(lacking)} backbone weights, as official checkpoints do (the first is "
-            f"{lacking[0]}); name the pretrained towers with --vision and --text."
-        )
     if lacking:
         donor = MopeForSequenceClassification.from_backbones(
             vision, text, **{name: value for name, value in config.to_diff_dict().items() if name in _DONOR_FIELDS}
         )
         weights = donor.state_dict()
         model.load_state_dict({name: weights[name] for name in lacking}, strict=False)
-        model.config.frozen_parts = donor.config.frozen_parts
+        model.config.frozen_parts = {  # a tower that differs from its source can only be stored in full
+            name: origin
+            for name, origin in (donor.config.frozen_parts or {}).items()
+            if fingerprint(model.towers()[name].state_dict()) == origin["sha256"]
+        }
     model.save_pretrained(out)
     report["missing"] = [name for name in report["missing"] if name not in lacking]
     return report
+
+
+def _read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Options and state dict of a Lightning checkpoint, without executing anything that it may contain."""
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # how the official script keeps its options
+            file = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and plain values; it is not loaded, because that could run code of "
+            f"whoever made the file. ({str(error).strip().splitlines()[-1]})"
+        ) from error
+    except (EOFError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} is not a PyTorch checkpoint, or is damaged ({error!r}).") from error
+    if not isinstance(file, dict) or not isinstance(file.get("state_dict"), dict):
+        raise ValueError(f'{path} is not a Lightning checkpoint: it has no "state_dict".')
+    options = file.get("hyper_parameters", {})
+    options = options.get("args", options) if isinstance(options, dict) else options
+    return dict(vars(options) if isinstance(options, argparse.Namespace) else options), file["state_dict"]
 
 
 _DONOR_FIELDS = ("fuse_method", "main_modality", "text_prompt_length", "prompt_length", "text_pooling")

@@ -27,6 +27,7 @@ An importance loss `(std(S) / mean(S))^2` of `S_j = sum_batch r_j` keeps the exp
 """
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -114,7 +115,8 @@ class MopeModel(MopePreTrainedModel):
     def __init__(self, config: MopeConfig):
         super().__init__(config)
         self.vision_model = self.text_model = None
-        self.vision_prompts = self.text_prompts = self.fusion_prompts = None
+        self.vision_prompts = self.text_prompts = None
+        self.fusion_prompts: MopePrompts | Any = None
         self.absent_image = self.absent_text = None
         if config.uses_vision:
             self.vision_model = build_tower(config.vision_config)
@@ -161,10 +163,10 @@ class MopeModel(MopePreTrainedModel):
         return vision + (self.config.text_config.hidden_size if "text" in classified else 0)
 
     def get_input_embeddings(self) -> nn.Module:
-        return (self.text_model or self.vision_model).get_input_embeddings()
+        return next(iter(reversed(self.towers().values()))).get_input_embeddings()  # the text's, if there is text
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        (self.text_model or self.vision_model).set_input_embeddings(value)
+        next(iter(reversed(self.towers().values()))).set_input_embeddings(value)
 
     def encode_text(
         self,
@@ -260,13 +262,14 @@ class MopeModel(MopePreTrainedModel):
             vision = see_image(steering or self.vision_prompts)
 
         features = {"vision": vision, "text": text}
+        threshold = self.config.importance_threshold or 0.0
         scores = steering and steering.router_scores()
         return FusionModelOutput(
             pooler_output=torch.cat([features[name] for name in self.config.classified_modalities], dim=-1),
             text_feature=text,
             vision_feature=vision,
             router_scores=scores,
-            importance_loss=None if scores is None else importance_loss(scores, self.config.importance_threshold),
+            importance_loss=None if scores is None else importance_loss(scores, threshold),
         )
 
     def _complete_inputs(
@@ -283,17 +286,16 @@ class MopeModel(MopePreTrainedModel):
         given = pixel_values if pixel_values is not None else input_ids
         if given is None:
             raise ValueError("Give pixel_values, input_ids, or both; neither was given.")
-        if missing_type is None and (pixel_values is None or input_ids is None):
-            missing_type = torch.zeros(given.shape[0], dtype=torch.long, device=given.device)
-        if pixel_values is None:
-            missing_type = missing_type | int(MissingType.IMAGE)
-            if self.vision_model is not None:
-                vision = self.config.vision_config
-                side = vision.image_size if isinstance(vision.image_size, int) else vision.image_size[0]
-                shape = (given.shape[0], vision.num_channels, side, side)
-                pixel_values = torch.zeros(shape, device=given.device, dtype=self.dtype)
+        lacking = int(MissingType.IMAGE) * (pixel_values is None) | int(MissingType.TEXT) * (input_ids is None)
+        if lacking:
+            complete = torch.zeros(given.shape[0], dtype=torch.long, device=given.device)
+            missing_type = (complete if missing_type is None else missing_type) | lacking
+        if pixel_values is None and self.vision_model is not None:
+            vision = self.config.vision_config
+            side = vision.image_size if isinstance(vision.image_size, int) else vision.image_size[0]
+            shape = (given.shape[0], vision.num_channels, side, side)
+            pixel_values = torch.zeros(shape, device=given.device, dtype=self.dtype)
         if input_ids is None:
-            missing_type = missing_type | int(MissingType.TEXT)
             input_ids = torch.zeros((given.shape[0], 1), dtype=torch.long, device=given.device)
             attention_mask = token_type_ids = None
         absent = is_absent(missing_type, MissingType.TEXT)

@@ -68,13 +68,13 @@ def masked_mean(tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
 
 
-def run_layer(layer: nn.Module, function: Callable, *args: torch.Tensor | None, **kwargs: Any) -> torch.Tensor:
+def run_layer(layer: nn.Module, function: Any, *args: torch.Tensor | None, **kwargs: Any) -> torch.Tensor:
     """Calls `function`, under activation checkpointing if the layer has it switched on.
 
     Stock layers checkpoint themselves in training mode (twice would recompute twice), but skip it outside; a frozen
     tower is always outside it, yet activations are kept for the prompts' gradients.
     """
-    checkpoints_itself = function is layer and layer.training
+    checkpoints_itself = layer.training and function is layer
     if getattr(layer, "gradient_checkpointing", False) and torch.is_grad_enabled() and not checkpoints_itself:
         return layer._gradient_checkpointing_func(partial(function, **kwargs), *args)
     return function(*args, **kwargs)

@@ -62,24 +62,25 @@ def run_demo(out: Path, recipe: str = RECIPE, overrides: list[str] | tuple[str, 
     """
     console, started = Console(), time.perf_counter()
     scores: dict[str, float] = {}
-    fitted = None
     for name, fuse_method in {**SINGLE_MODALITY, "fused": None}.items():
         console.rule(f"training: {name.replace('_', ' ')}")
         words = [*overrides, "--output_dir", str(out / name), "--resume_from_checkpoint", "none"]
         if fuse_method:  # simulated absences would only hurt a model of one modality
             words += ["--model.fuse_method", fuse_method, "--data.missing_rate", "0"]
         fitted = fit_recipe(recipe, words)
+        trainer, spec = fitted.trainer, fitted.task.spec
+        if fitted.task.test is None:
+            raise ValueError(f"The demo needs a test split, which the data set of {recipe} lacks.")
+        test = fitted.task.test.source
         if fuse_method:
-            scores[name] = _evaluate(fitted.trainer, fitted.task.test.source, fitted.task.spec)[COMPLETE]
-    assert fitted is not None  # the loop ends with the fused model
+            scores[name] = _evaluate(trainer, test, spec)[COMPLETE]
 
-    trainer, spec, test = fitted.trainer, fitted.task.spec, fitted.task.test.source
-    console.rule("evaluating, saving and reloading")
+    console.rule("evaluating, saving and reloading")  # of the fused model, which came last
     results = _evaluate(trainer, test, spec, tuple(ABSENT.values()))
     scores["fused"] = results[COMPLETE]
     scores |= {name: results[pattern] for name, pattern in ABSENT.items()}
     folder = out / "fused"
-    model, processor = trainer.model, trainer.processing_class
+    model = trainer.model
     reloaded = AutoModelForSequenceClassification.from_pretrained(folder)
     before, _ = _forward(model, trainer.data_collator, test)
     after, routing = _forward(reloaded, trainer.data_collator, test)

@@ -59,7 +59,7 @@ class EpochCallback(TrainerCallback):
         self._next_epoch = int(state.epoch or 0)  # a fraction when resuming within an epoch
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        dataset = getattr(train_dataloader, "dataset", None)
+        dataset: Any = getattr(train_dataloader, "dataset", None)
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(self._next_epoch)
         self._next_epoch += 1
