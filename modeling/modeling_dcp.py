@@ -291,7 +291,7 @@ class DcpModel(DcpPreTrainedModel):
             complete: nothing is absent.
         """
         name = "vision" if modality == MissingType.IMAGE else "text"
-        everywhere = types.new_zeros(len(types), self.config.feature_sizes[name], dtype=self.dtype)
+        everywhere = types.new_zeros(types.shape[0], self.config.feature_sizes[name], dtype=self.dtype)
         if inputs[0] is None or rows == []:
             return everywhere
         index = None

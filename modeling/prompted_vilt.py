@@ -60,7 +60,7 @@ def patch_positions(
     """
     table = tower.embeddings.position_embeddings[:, 1:]  # (1, side * side, dim)
     side = tower.config.image_size // tower.config.patch_size
-    grid = table.transpose(1, 2).unflatten(2, (side, side)).float().expand(len(rows), -1, -1, -1)
+    grid = table.transpose(1, 2).unflatten(2, (side, side)).float().expand(rows.shape[0], -1, -1, -1)
     y = 2 * torch.arange(height, device=rows.device) / (rows - 1).clamp(min=1)[:, None] - 1  # (batch, height)
     x = 2 * torch.arange(width, device=rows.device) / (columns - 1).clamp(min=1)[:, None] - 1  # (batch, width)
     where = torch.stack(
@@ -88,7 +88,7 @@ def embed_image(
     mask = nn.functional.interpolate(pixel_mask[:, None].float(), size=(height, width))[:, 0].long()
     positions = patch_positions(tower, mask[:, :, 0].sum(dim=1), mask[:, 0].sum(dim=1), height, width)
     start = embeddings.cls_token + embeddings.position_embeddings[:, :1]
-    tokens = torch.cat([start.expand(len(patches), -1, -1), patches.flatten(2).transpose(1, 2) + positions], dim=1)
+    tokens = torch.cat([start.expand(patches.shape[0], -1, -1), patches.flatten(2).transpose(1, 2) + positions], dim=1)
     tokens = embeddings.dropout(tokens) + embeddings.token_type_embeddings.weight[1]
     return tokens, nn.functional.pad(mask.flatten(1), (1, 0), value=1)
 

@@ -30,6 +30,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         assert only is None or len(chosen) == len(only.args), f"unknown rows among {only.args}"
         if "slim" in metafunc.fixturenames:  # trained towers are always part of the file
             chosen = [row for row in chosen if row.frozen]
+        if {"slim", "tower_folders"} & set(metafunc.fixturenames):
+            chosen = [row for row in chosen if row.towers is not None]
         metafunc.parametrize("row", chosen, ids=[row.name for row in chosen])
 
 

@@ -217,7 +217,14 @@ class _Reader:
     def _row(
         self, row: dict[str, Any], place: str, default_id: str, finder: ImageFinder, has_id: bool
     ) -> dict[str, Any]:
-        built: dict[str, Any] = {"id": default_id, "image": None, "text": None, "label": None, "place": place, "problem": ""}
+        built: dict[str, Any] = {
+            "id": default_id,
+            "image": None,
+            "text": None,
+            "label": None,
+            "place": place,
+            "problem": "",
+        }
         if has_id and row.get("id") not in (None, ""):
             built["id"] = clean_text(str(row["id"]), "none").text
         text, image = row.get("text"), row.get("image")
