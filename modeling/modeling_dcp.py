@@ -49,7 +49,7 @@ from .leading_prompts import (
 )
 from .missing_modality import MissingType, is_absent
 from .outputs import FusionClassifierOutput, FusionModelOutput
-from .prompts_dcp import DcpDynamicPrompts, DcpGenerators, DcpPromptLearner
+from .prompts_dcp import DcpDynamicPrompts, DcpPromptLearner
 
 
 @auto_docstring
@@ -63,7 +63,10 @@ class DcpPreTrainedModel(FusionPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         std = self.config.prompt_initializer_range
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and module is getattr(self, "classifier", None):
+            init.normal_(module.weight, std=self.config.classifier_initializer_range)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
             bound = module.in_features**-0.5  # torch's default, which the official code keeps
             init.uniform_(module.weight, -bound, bound)
             if module.bias is not None:
@@ -72,11 +75,10 @@ class DcpPreTrainedModel(FusionPreTrainedModel):
             for name in ("vision_prompts", "text_prompts", "common_prompts"):
                 if hasattr(module, name):
                     init.normal_(getattr(module, name), std=std)
-        elif isinstance(module, DcpGenerators):
-            first = dict(module[0].named_parameters()) if len(module) else {}
-            for generator in module[1:]:
-                for name, parameter in generator.named_parameters():
-                    init.copy_(parameter, first[name])
+            for generators in (each for each in module.children() if isinstance(each, nn.ModuleList)):
+                for generator in generators[1:]:  # all depths start alike
+                    for parameter, first in zip(generator.parameters(), generators[0].parameters()):
+                        init.copy_(parameter, first)
         elif isinstance(module, DcpDynamicPrompts):
             init.normal_(module.queries, std=std)
             bound = (6 / (4 * module.queries.shape[-1])) ** 0.5  # Xavier for query, key and value in one matrix
@@ -84,9 +86,6 @@ class DcpPreTrainedModel(FusionPreTrainedModel):
                 init.uniform_(projection.weight, -bound, bound)
             for projection in (module.q_proj, module.v_proj, module.out_proj):
                 init.zeros_(projection.bias)
-        elif isinstance(module, DcpForSequenceClassification):
-            init.normal_(module.classifier.weight, std=self.config.classifier_initializer_range)
-            init.zeros_(module.classifier.bias)
 
     def trained_parts(self, name: str, tower: nn.Module) -> list[nn.Module]:
         norm = final_norm(tower) if self.config.train_final_norms else None

@@ -54,10 +54,9 @@ class MmpPreTrainedModel(FusionPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, MmpModel):
             init.copy_(module.prompts, self._first_prompts(module.prompts))
-        elif isinstance(module, MmpClassificationHead):
-            for layer in (module.dense, module.out_proj):
-                init.normal_(layer.weight, std=self.config.classifier_initializer_range)
-                init.zeros_(layer.bias)
+        elif isinstance(module, nn.Linear):  # ViLT initialises its own
+            init.normal_(module.weight, std=self.config.classifier_initializer_range)
+            init.zeros_(module.bias)
 
     def _first_prompts(self, like: torch.Tensor) -> torch.Tensor:
         """Zeros, with ones in the token that marks the missing type: 0, 2 and 1 (of each half for attention)."""

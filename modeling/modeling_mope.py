@@ -83,9 +83,13 @@ class MopePreTrainedModel(FusionPreTrainedModel):
                 nn.init.orthogonal_(block_keys)
             init.copy_(module.keys, keys)
         elif isinstance(module, MopeModel):
-            for substitute in (module.absent_image, module.absent_text):
-                if substitute is not None:
-                    init.zeros_(substitute)
+            # Not zeros: the gradient of LayerNorm at a constant token is hundreds of times that of anything else.
+            if module.absent_image is not None:
+                bound = self._vision_prompt_bound()
+                init.uniform_(module.absent_image, -bound, bound)
+            if module.absent_text is not None:
+                bound = self.config.text_prompt_init_range
+                init.uniform_(module.absent_text, -bound, bound)
 
     def _init_prompts(self, prompts: torch.Tensor, init_range: float | None) -> None:
         """Uniform in plus or minus `init_range`, or as `config.prompt_init` says for vision prompts."""

@@ -63,10 +63,6 @@ class DcpGenerator(nn.Module):
         return self.bottleneck(self.norm(prompts)) if self.norm_first else self.norm(self.bottleneck(prompts))
 
 
-class DcpGenerators(nn.ModuleList):
-    """The generators of one modality, one per generated block; equal at the start."""
-
-
 class DcpPromptLearner(nn.Module):
     """Everything that depends on the missing type alone: correlated (or independent) and common prompts."""
 
@@ -87,7 +83,7 @@ class DcpPromptLearner(nn.Module):
                 both = sum(widths.values())
                 for name, width in widths.items():
                     generators = [DcpGenerator(config, both if self.bimodal else width, width) for _ in range(steps)]
-                    setattr(self, f"{name}_generators", DcpGenerators(generators))
+                    setattr(self, f"{name}_generators", nn.ModuleList(generators))
         if "common" in self.kinds:
             self.common_prompts = nn.Parameter(torch.empty(3, length, widths["text"]))
             self.common_to_vision = DcpBottleneck(widths["text"], widths["vision"], config.reduction_factor)
@@ -162,4 +158,4 @@ class DcpDynamicPrompts(nn.Module):
         return prompts if self.refine is None else self.refine(prompts)
 
 
-__all__ = ["DcpBottleneck", "DcpDynamicPrompts", "DcpGenerators", "DcpPromptLearner"]
+__all__ = ["DcpBottleneck", "DcpDynamicPrompts", "DcpPromptLearner"]

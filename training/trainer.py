@@ -189,7 +189,8 @@ class FusionTrainer(Trainer):
                 f"{type(model).__name__} has no trainable parameter: everything is frozen. Check freeze_backbone and "
                 "fuse_method in the model section."
             )
-        return [groups[key] for key in sorted(groups)]
+        order = [f"{part}{ending}" for part in ("fusion", "vision", "text") for ending in ("", "_no_decay")]
+        return [groups[key] for key in order if key in groups]  # the first one's rate is logged as learning_rate
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         if self.args.schedule_rules == "dcp_official" and self.lr_scheduler is None:

@@ -24,19 +24,28 @@ from transformers import AutoConfig, AutoModel
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "row" in metafunc.fixturenames:
-        only = metafunc.definition.get_closest_marker("rows")
-        chosen = [row for row in ROWS if only is None or row.name in only.args]
-        assert only is None or len(chosen) == len(only.args), f"unknown rows among {only.args}"
-        if "slim" in metafunc.fixturenames:  # trained towers are always part of the file
-            chosen = [row for row in chosen if row.frozen]
-        if {"slim", "tower_folders"} & set(metafunc.fixturenames):
-            chosen = [row for row in chosen if row.towers is not None]
-        metafunc.parametrize("row", chosen, ids=[row.name for row in chosen])
+    if "row" not in metafunc.fixturenames:
+        return
+    chosen, quick = ROWS, None
+    for mark in metafunc.definition.iter_markers():
+        if mark.name == "rows":
+            chosen = [row for row in ROWS if row.name in mark.args]
+            assert len(chosen) == len(mark.args), f"unknown rows among {mark.args}"
+        if mark.name == "quick_rows":
+            quick = mark.args
+    if "slim" in metafunc.fixturenames:  # trained towers are always part of the file
+        chosen = [row for row in chosen if row.frozen]
+    if {"slim", "tower_folders"} & set(metafunc.fixturenames):
+        chosen = [row for row in chosen if row.towers is not None]
+    slow = [row for row in chosen if quick is not None and row.name not in quick]
+    metafunc.parametrize(
+        "row", [pytest.param(row, id=row.name, marks=[pytest.mark.slow] if row in slow else []) for row in chosen]
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rows(*names): run a check of the matrix on these rows only")
+    config.addinivalue_line("markers", "quick_rows(*names): the other rows of this check are slow")
 
 
 @pytest.fixture(scope="session")

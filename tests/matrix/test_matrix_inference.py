@@ -163,6 +163,7 @@ def test_eager_equals_sdpa(row: Row):
     close(found["eager"], found["sdpa"])
 
 
+@pytest.mark.quick_rows("mope-vit-bert", "mope-swin-bert", "mope-text-main", "text_only")
 def test_compiles_into_one_graph(row: Row):
     model, inputs = row.quiet_model(), row.inputs(missing=[0, 1, 2, 0])
     expected = logits(model, inputs)
@@ -172,6 +173,7 @@ def test_compiles_into_one_graph(row: Row):
 
 
 @pytest.mark.rows("mope-vit-bert", "mope-text-main")
+@pytest.mark.quick_rows("mope-vit-bert")
 def test_compiled_training_equals(row: Row):
     inputs = {**row.inputs(missing=[0, 1, 2, 0]), "labels": row.labels()}
     gradients = []
@@ -193,6 +195,7 @@ def test_compiles_with_inductor(row: Row):
     close(logits(torch.compile(model, fullgraph=True), inputs), logits(model, inputs), atol=1e-5)
 
 
+@pytest.mark.quick_rows("mope-dinov2-roberta", "mope-swin-bert", "p_sequential", "late_concat")
 def test_exports(row: Row):
     """With a batch size that is free, so that the exported program serves more than its example."""
     model, inputs = row.model(), row.inputs(missing=[0, 1, 2, 0])

@@ -114,6 +114,7 @@ def test_frozen_towers_stay_bit_identical_and_the_rest_trains(tmp_path):
 def test_parameter_groups(tmp_path):
     trainer = make_trainer(
         tmp_path,
+        model=toy_model(fuse_method="late_concat"),  # its classifier reads both towers
         learning_rate=1e-3,
         vision_learning_rate=4e-4,
         text_learning_rate=5e-4,
@@ -122,18 +123,26 @@ def test_parameter_groups(tmp_path):
     )
     groups = {group["name"]: group for group in trainer.create_optimizer().param_groups}
     assert {name: (group["lr"], group["weight_decay"]) for name, group in groups.items()} == {
-        "vision": (4e-4, 1e-3),
-        "vision_no_decay": (4e-4, 0.0),
-        "text": (5e-4, 1e-3),
         "fusion": (1e-3, 1e-4),
         "fusion_no_decay": (1e-3, 0.0),
+        "vision": (4e-4, 1e-3),
+        "text": (5e-4, 1e-3),
     }
+    assert next(iter(groups)) == "fusion"
     owners = {id(p): name for name, group in groups.items() for p in group["params"]}
     named = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
     assert len(owners) == len(named) == sum(len(group["params"]) for group in groups.values())
     assert owners[id(named["mope.text_prompts.prompts.0"])] == "text"
-    assert owners[id(named["classifier.bias"])] == "vision_no_decay"
-    assert owners[id(named["mope.fusion_prompts.mapper.down.weight"])] == "fusion"
+    assert owners[id(named["mope.vision_prompts.prompts.0"])] == "vision"
+    assert owners[id(named["classifier.weight"])] == "fusion"
+    assert owners[id(named["classifier.bias"])] == "fusion_no_decay"
+
+
+def test_a_group_that_does_not_exist_is_refused(tmp_path):
+    model = toy_model()
+    model.parameter_group = lambda name: "head"
+    with pytest.raises(ValueError, match=r"gave 'head'; it must be vision, text or fusion"):
+        make_trainer(tmp_path, model=model).create_optimizer()
 
 
 def test_decay_all_parameters_leaves_no_exempt_group(tmp_path):
