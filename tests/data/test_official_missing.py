@@ -20,7 +20,12 @@ import numpy as np
 import pytest
 
 from fusionzoo.training.arguments import DataArguments
-from fusionzoo.training.data.official_missing import OfficialItems, OfficialMissing, official_file_name, official_tables
+from fusionzoo.training.data.official_missing import (
+    OfficialItems,
+    OfficialMissing,
+    official_file_name,
+    official_tables,
+)
 from fusionzoo.training.task_loading import load_task_data
 
 

@@ -107,7 +107,9 @@ def test_without_prompts_the_towers_are_the_stock_ones():
     torch.manual_seed(0)
     clip = CLIPModel(CLIPConfig(vision_config=tiny_vision_config("clip"), text_config=tiny_text_config("clip"),
                                 projection_dim=20)).eval()  # fmt: skip
-    config = DcpConfig(vision_config=clip.config.vision_config, text_config=clip.config.text_config, prompt_type="none")
+    config = DcpConfig(
+        vision_config=clip.config.vision_config, text_config=clip.config.text_config, prompt_type="none"
+    )
     model = DcpModel(config).eval()
     model.load_state_dict({name: each for name, each in clip.state_dict().items() if name != "logit_scale"})
     inputs = inputs_for(missing=MIXED)
@@ -256,9 +258,7 @@ def test_every_switch_changes_the_result_and_trains(fields):
     model = lively_model(**fields)
     plain = lively_model()
     lengths = []
-    model.dcp.text_model.encoder.layers[1].register_forward_hook(
-        lambda _, args, out: lengths.append(args[0].shape[1])
-    )
+    model.dcp.text_model.encoder.layers[1].register_forward_hook(lambda _, args, out: lengths.append(args[0].shape[1]))
     outputs = model.train()(**inputs, labels=labels)
     assert (outputs.logits - plain(**inputs).logits).abs().max() > 1e-4
     assert lengths == [model.config.num_prompts + 8]  # the texts that are present end at position 7
@@ -296,9 +296,7 @@ def test_what_trains():
     assert trained() == head | norms | projections | learner
     assert trained(train_final_norms=False) == head | projections | learner
     assert trained(train_visual_projection=False) == head | norms | learner
-    assert trained(train_text_projection=True) == head | norms | projections | learner | {
-        "dcp.text_projection.weight"
-    }
+    assert trained(train_text_projection=True) == head | norms | projections | learner | {"dcp.text_projection.weight"}
     everything = DcpForSequenceClassification(tiny_dcp_config("clip", "clip", freeze_backbone=False))
     assert all(each.requires_grad for each in everything.parameters())
 
@@ -430,9 +428,7 @@ def test_converting_a_lightning_file(tmp_path):
     drawn = convert_dcp.official_queries(model.config, 4)
     again = drawn["model.image_encoder.transformer.resblocks.0.prompts_dynamic_image"].squeeze(1)
     assert torch.equal(queries[1], again)
-    assert not torch.equal(
-        again, convert_dcp.official_queries(model.config, 5)[next(iter(drawn))].squeeze(1)
-    )
+    assert not torch.equal(again, convert_dcp.official_queries(model.config, 5)[next(iter(drawn))].squeeze(1))
     assert torch.equal(model.dcp.visual_projection.weight, state["model.image_encoder.proj"].T)
 
 

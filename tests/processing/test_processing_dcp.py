@@ -112,7 +112,9 @@ def test_absent_pictures_are_ones_and_absent_texts_empty():
 
 @pytest.mark.parametrize("official", [True, False])
 def test_options_survive_saving(tmp_path, official):
-    options = {"padding_id": 0, "clean_text": False, "image_crop": "official", "max_text_length": 6} if official else {}
+    options = (
+        {"padding_id": 0, "clean_text": False, "image_crop": "official", "max_text_length": 6} if official else {}
+    )
     processor = dcp_processor(**options)
     processor.save_pretrained(tmp_path)
     loaded = AutoProcessor.from_pretrained(tmp_path)
