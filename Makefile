@@ -40,6 +40,7 @@ conformance: $(VENV)/.ready  ## transformers' own test-suite on our models
 
 bench: $(VENV)/.ready
 	$(RUN) benchmarks/mope.py
+	$(RUN) benchmarks/mixlora.py
 
 clean:
 	rm -rf $(VENV) .typing build dist *.egg-info

@@ -72,7 +72,7 @@ setup(
         "jinja2",
         "matplotlib",
         "numpy",
-        "peft>=0.19",
+        "peft>=0.21",
         "pillow>=11.0",
         "pyyaml",
         "rich",

@@ -14,7 +14,7 @@
 """A zoo of multimodal fusion methods on the Hugging Face stack.
 
 `import fusionzoo` is cheap: every public name is imported when it is first used. Importing the package also makes
-our models known to transformers' Auto classes (see `fusionzoo.registration`).
+our models known to transformers' Auto classes and our tuner to PEFT (see `fusionzoo.registration`).
 """
 
 import importlib
@@ -33,6 +33,7 @@ if (_root / "setup.py").is_file() and (_root / "modeling").is_dir():
 
 _PUBLIC_NAMES = {
     "configuration.configuration_dcp": ("DcpConfig",),
+    "configuration.configuration_mixlora": ("MixLoraConfig",),
     "configuration.configuration_mmp": ("MmpConfig",),
     "configuration.configuration_mope": ("MopeConfig",),
     "modeling.modeling_dcp": ("DcpForSequenceClassification", "DcpModel"),
@@ -70,6 +71,7 @@ _install_registration()
 
 if TYPE_CHECKING:
     from .configuration.configuration_dcp import DcpConfig as DcpConfig
+    from .configuration.configuration_mixlora import MixLoraConfig as MixLoraConfig
     from .configuration.configuration_mmp import MmpConfig as MmpConfig
     from .configuration.configuration_mope import MopeConfig as MopeConfig
     from .modeling.missing_modality import MissingType as MissingType

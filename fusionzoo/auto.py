@@ -11,14 +11,15 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Registration with transformers' Auto classes: one row per method.
+"""Registration with transformers' Auto classes and with PEFT: one row per method.
 
 transformers offers no plug-in entry point, so `import fusionzoo` calls `register()` (as soon as transformers' Auto
 classes are loaded). After that `AutoConfig`, `AutoModel`, `AutoModelForSequenceClassification` and `AutoProcessor`
-resolve our `model_type`s from folders and from the Hub.
+resolve our `model_type`s from folders and from the Hub. `register_tuners()` does the like for PEFT.
 """
 
 import importlib
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,28 @@ class Method:
         return self._load("processing", f"{self.prefix}Processor")
 
 
+@dataclass(frozen=True)
+class Tuner:
+    """A method that adapts any model through PEFT.
+
+    `configuration_<name>` puts its configuration into PEFT's tables when it is imported, `tuner_<name>` its tuner.
+    """
+
+    name: str
+    title: str
+    paper: str
+
+    def register(self) -> None:
+        """Imports both, unless one of the method's modules is just being imported (and pulled PEFT in): then the
+        configuration registers itself, and the tuner when a configuration is first made."""
+        own = [name for name in sys.modules if name.startswith("fusionzoo.") and self.name in name]
+        if not any(getattr(sys.modules[name].__spec__, "_initializing", False) for name in own):
+            importlib.import_module(f".modeling.tuner_{self.name}", "fusionzoo")
+
+
+TUNERS: dict[str, Tuner] = {
+    "mixlora": Tuner("mixlora", "Conditional Mixture of LoRA", "2402.15896"),
+}
 METHODS: dict[str, Method] = {
     "dcp": Method("dcp", "Deep Correlated Prompting", "2410.06558", "Dcp"),
     "mmp": Method("mmp", "Missing-aware Prompts", "2303.03369", "Mmp"),
@@ -80,3 +103,9 @@ def register() -> None:
             auto_class = getattr(modeling_auto, f"AutoModelFor{task}")
             auto_class.register(config_class, method.task_class(task), exist_ok=True)
         AutoProcessor.register(config_class, method.processor_class, exist_ok=True)
+
+
+def register_tuners() -> None:
+    """Makes every tuner known to PEFT. Calling it again changes nothing."""
+    for tuner in TUNERS.values():
+        tuner.register()

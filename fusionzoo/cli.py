@@ -93,13 +93,15 @@ def _parse_sizes(pairs: list[str] | None) -> dict[str, int] | None:
 @app.command("list")
 def list_command() -> None:
     """Lists the methods, the data sets and the shipped recipes."""
-    from .auto import METHODS
+    from .auto import METHODS, TUNERS
     from .training.data.registry import get_dataset_spec, list_datasets
     from .training.recipe_files import list_recipes
 
     typer.echo("methods")
     for method in METHODS.values():
         typer.echo(f"  {method.name:<16}{method.title} (arXiv {method.paper})")
+    for tuner in TUNERS.values():
+        typer.echo(f"  {tuner.name:<16}{tuner.title} (arXiv {tuner.paper}), for any model through peft")
     typer.echo("data sets")
     for name in list_datasets():
         typer.echo(f"  {name:<16}{get_dataset_spec(name).title}")
@@ -288,9 +290,10 @@ def convert(
 ) -> None:
     """Converts an official checkpoint to ours; further options go to the method's converter."""
     with _user_errors(context):
-        from .auto import get_method
+        from .auto import TUNERS, get_method
 
-        get_method(method)
+        if method not in TUNERS:
+            get_method(method)
         module = importlib.import_module(f".modeling.convert_{method}", __package__)
         module.main([str(checkpoint), str(out), *context.args])
 

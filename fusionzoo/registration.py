@@ -11,11 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Lets `import fusionzoo` register our models without importing torch.
+"""Lets `import fusionzoo` register our models and our PEFT tuner without importing torch.
 
 transformers has no plug-in entry point, and importing its Auto classes takes seconds. Its look-up tables keep
 registered extras in a dict; we put in its place one that calls `fusionzoo.auto.register` when one of our names is
-looked up for the first time. The tables are reached when transformers itself first imports them.
+looked up for the first time. The tables are reached when transformers itself first imports them. PEFT's tables are
+plain dicts that are filled as soon as PEFT has been imported.
 """
 
 import importlib
@@ -32,6 +33,7 @@ _TABLES = {
     "transformers.models.auto.modeling_auto": ("MODEL_MAPPING", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING"),
     "transformers.models.auto.processing_auto": ("PROCESSOR_MAPPING",),
 }
+_TUNER_LIBRARY = "peft"
 
 
 class _PendingEntries(dict):
@@ -64,6 +66,9 @@ class _PendingEntries(dict):
 
 
 def _attach(module: ModuleType) -> None:
+    if module.__name__ == _TUNER_LIBRARY:
+        importlib.import_module("fusionzoo.auto").register_tuners()
+        return
     for table in _TABLES[module.__name__]:
         mapping = getattr(module, table)
         mapping._extra_content = _PendingEntries(mapping._extra_content)
@@ -73,7 +78,7 @@ class _AttachAfterImport:
     """A meta-path finder that finds nothing itself; it attaches the pending entries once a table's module has run."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if fullname not in _TABLES:
+        if fullname not in (*_TABLES, _TUNER_LIBRARY):
             return None
         sys.meta_path.remove(self)
         try:
@@ -92,9 +97,9 @@ class _AttachAfterImport:
 
 
 def install() -> None:
-    """Arranges the registration, whether or not transformers is already imported."""
-    for name in _TABLES:
-        if name in sys.modules:
-            _attach(sys.modules[name])
+    """Arranges the registration, whether or not transformers and PEFT are already imported."""
     if not any(isinstance(finder, _AttachAfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AttachAfterImport())
+    for name in (*_TABLES, _TUNER_LIBRARY):
+        if name in sys.modules:
+            _attach(sys.modules[name])

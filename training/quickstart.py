@@ -41,7 +41,7 @@ RECIPE = "mope/demo_food"
 ABSENT = {"missing_image": "image=1.0", "missing_text": "text=1.0"}
 SINGLE_MODALITY = {"image_only": "vision_only", "text_only": "text_only"}
 NUM_PREDICTIONS = 3
-NUM_COMPARED = 64
+NUM_COMPARED = 100
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -82,15 +82,13 @@ def run_demo(out: Path, recipe: str = RECIPE, overrides: list[str] | tuple[str, 
     folder = out / "fused"
     model = trainer.model
     reloaded = AutoModelForSequenceClassification.from_pretrained(folder)
-    before, _ = _forward(model, trainer.data_collator, test)
-    after, routing = _forward(reloaded, trainer.data_collator, test)
-    rows = [test[number] for number in range(NUM_PREDICTIONS)]
+    compared, rows = _spread(test, NUM_COMPARED), list(_spread(test, NUM_PREDICTIONS))
+    before, _ = _forward(model, trainer.data_collator, compared)
+    after, routing = _forward(reloaded, trainer.data_collator, compared)
     predictions = list(predict(reloaded, AutoProcessor.from_pretrained(folder), rows))
 
     draw_predictions(out / "predictions.png", rows, predictions, spec)
-    draw_routing(
-        out / "routing.png", routing, [test[number][spec.label_column] for number in range(len(routing))], spec
-    )
+    draw_routing(out / "routing.png", routing, list(compared[spec.label_column]), spec)
     summary = {
         "method": fitted.method,
         "dataset": fitted.dataset,
@@ -123,12 +121,18 @@ def _evaluate(trainer: Any, test: Any, spec: DatasetSpec, missing: tuple[str, ..
     return {pattern: metrics[spec.main_metric] for pattern, metrics in found.items()}
 
 
+def _spread(test: Any, count: int) -> Any:
+    """`count` rows from all over the split, whose rows are grouped by class."""
+    count = min(count, len(test))
+    return test.select([(2 * number + 1) * len(test) // (2 * count) for number in range(count)])
+
+
 @torch.no_grad()
 def _forward(model: PreTrainedModel, collator: Any, test: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and routing weights of the first test rows, in batches of 32."""
+    """Logits and routing weights of all rows, in batches of 32."""
     model.eval()
     logits, routing = [], []
-    for start in range(0, min(NUM_COMPARED, len(test)), 32):
+    for start in range(0, len(test), 32):
         batch = collator([test[number] for number in range(start, min(start + 32, len(test)))])
         outputs = model(**{name: value.to(model.device) for name, value in batch.items()})
         logits.append(outputs.logits.cpu())

@@ -155,9 +155,9 @@ class FusionTrainer(Trainer):
         if decayed is not None and args.decay_norm_weights:
             decayed = {name for name, _ in model.named_parameters() if not name.endswith("bias")}
         rates = {
+            "fusion": None,
             "vision": args.vision_learning_rate,
             "text": args.text_learning_rate,
-            "fusion": None,
             "head": args.head_learning_rate,
         }
         decays = {"vision": None, "text": None, "fusion": args.fusion_weight_decay, "head": None}
@@ -189,7 +189,7 @@ class FusionTrainer(Trainer):
                 f"{type(model).__name__} has no trainable parameter: everything is frozen. Check freeze_backbone and "
                 "fuse_method in the model section."
             )
-        order = [f"{part}{ending}" for part in ("fusion", "vision", "text") for ending in ("", "_no_decay")]
+        order = [f"{part}{ending}" for part in rates for ending in ("", "_no_decay")]
         return [groups[key] for key in order if key in groups]  # the first one's rate is logged as learning_rate
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):

@@ -97,7 +97,7 @@ def test_wrong_settings():
         missing_for(split="dev")
     with pytest.raises(ValueError, match="`rate` has no entry for the split 'validation'"):
         missing_for(rate={"train": 0.5})
-    with pytest.raises(ValueError, match="`rate` is 1.5"):
+    with pytest.raises(ValueError, match=r"`rate` is 1\.5"):
         missing_for(rate=dict.fromkeys(SIZES, 1.5))
     with pytest.raises(ValueError, match="`kind` is 'audio'"):
         missing_for(kind=dict.fromkeys(SIZES, "audio"))
@@ -133,5 +133,5 @@ def test_a_recipe_can_ask_for_the_official_tables(tmp_path):
         assert np.array_equal(getattr(task, name).missing_types(), expected[name])
     with pytest.raises(ValueError, match="one table for all epochs"):
         DataArguments(name="demo:food", missing_table="official", missing_per_epoch=True)
-    with pytest.raises(ValueError, match="data.metric_rules must be one of standard, dcp_official"):
+    with pytest.raises(ValueError, match=r"data\.metric_rules must be one of standard, dcp_official"):
         DataArguments(name="demo:food", metric_rules="official")

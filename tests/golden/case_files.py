@@ -55,7 +55,7 @@ class Case:
         expected = self.outputs[name]
         ours = ours.detach().to(expected.dtype)
         assert ours.shape == expected.shape, f"{name}: {tuple(ours.shape)} instead of {tuple(expected.shape)}"
-        self.worst[name] = (ours - expected).abs().max().item() if expected.numel() else 0.0
+        self.worst[name] = (ours.double() - expected.double()).abs().max().item() if expected.numel() else 0.0
         torch.testing.assert_close(ours, expected, atol=atol, rtol=rtol, msg=lambda text: f"{name}: {text}")
         self.open.discard(name)
 

@@ -23,11 +23,11 @@ import json
 import pytest
 from case_files import SHARED, Case, roots
 
-from fusionzoo.auto import METHODS
+from fusionzoo.auto import METHODS, TUNERS
 
 
 CASES_LIE_WITH = {"mmp": "dcp"}
-FOLDERS = sorted({CASES_LIE_WITH.get(method, method) for method in METHODS})
+FOLDERS = sorted({CASES_LIE_WITH.get(method, method) for method in (*METHODS, *TUNERS)})
 
 
 def _case_folders() -> list:
@@ -57,7 +57,7 @@ def test_golden(method, folder, record_property):
 
 def test_every_method_has_cases():
     """Where the shared cases stand beside the checkout, each method must have some: none is a failure, not a skip."""
-    for method in METHODS:
+    for method in (*METHODS, *TUNERS):
         for root in roots():
             folder = root / CASES_LIE_WITH.get(method, method)
             cases = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*/config.json")]

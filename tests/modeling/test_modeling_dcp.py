@@ -433,7 +433,7 @@ def test_converting_a_lightning_file(tmp_path):
 
 
 def test_foreign_files_are_refused():
-    with pytest.raises(ValueError, match="no state dict of the official DCP code: it lacks model.image_encoder"):
+    with pytest.raises(ValueError, match=r"no state dict of the official DCP code: it lacks model\.image_encoder"):
         convert_dcp.convert_config({}, {"a": torch.zeros(1)})
 
 
