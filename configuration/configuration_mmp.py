@@ -99,6 +99,11 @@ class MmpConfig(BackboneConfig):
         if self.max_text_length is not None:
             self.backbone_config.max_position_embeddings = self.max_text_length
 
+    @property
+    def prompted_layers(self) -> list[int]:
+        """`prompt_layers`, once it is resolved."""
+        return list(self.prompt_layers or [])
+
     def validate_choices(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
@@ -121,7 +126,7 @@ class MmpConfig(BackboneConfig):
                 f'prompt_length={self.prompt_length} must be even with prompt_type="attention": half of the prompts are '
                 "keys, half are values."
             )
-        layers, depth = self.prompt_layers, self.backbone_config.num_hidden_layers
+        layers, depth = self.prompted_layers, self.backbone_config.num_hidden_layers
         if not layers or sorted(set(layers)) != list(layers) or not 0 <= layers[0] <= layers[-1] < depth:
             raise ValueError(
                 f"prompt_layers={layers} must be increasing layer numbers from 0 to {depth - 1}, at least one of them."

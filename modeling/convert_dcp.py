@@ -209,7 +209,7 @@ def _convert_prompt_learner(reader: StateReader, config: DcpConfig, ours: dict[s
         names = [official + part for part in parts]
         if all(map(reader.has, names)):
             ours[base + target] = torch.stack([reader.take(name) for name in names])
-    modules = {}
+    modules: dict[str, str] = {}
     for modality, word in _TOWERS.items():
         modules |= {
             f"common_prompt_projection_{word}.0": f"common_to_{modality}.down",

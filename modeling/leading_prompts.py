@@ -108,7 +108,8 @@ def pool_image(tower: PreTrainedModel, hidden: torch.Tensor, num_prompts: int) -
     """The tower's image feature, `(batch, dim)`: its [CLS] token after the final LayerNorm; SigLIP, which has none,
     pools the patches by attention (by their mean without that head)."""
     if tower.config.model_type != SIGLIP_VISION:
-        return final_norm(tower)(hidden[:, num_prompts])
+        norm = final_norm(tower)
+        return hidden[:, num_prompts] if norm is None else norm(hidden[:, num_prompts])
     patches = tower.post_layernorm(hidden[:, num_prompts:])
     return tower.head(patches) if tower.use_head else patches.mean(dim=1)
 
@@ -118,7 +119,7 @@ def pool_text(
 ) -> torch.Tensor:
     """The tower's text feature, `(batch, dim)`: CLIP's end-of-text token at `position`, SigLIP's last one through its
     head, else [CLS]."""
-    if tower.config.model_type == CLIP_TEXT:
+    if position is not None:
         rows = torch.arange(hidden.shape[0], device=hidden.device)
         return tower.final_layer_norm(hidden[rows, num_prompts + position])
     if tower.config.model_type == SIGLIP_TEXT:

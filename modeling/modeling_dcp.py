@@ -47,7 +47,7 @@ from .leading_prompts import (
     pool_text,
     run_with_leading_prompts,
 )
-from .missing_modality import MissingType, is_absent
+from .missing_modality import MissingType, lacks
 from .outputs import FusionClassifierOutput, FusionModelOutput
 from .prompts_dcp import DcpDynamicPrompts, DcpPromptLearner
 
@@ -63,7 +63,7 @@ class DcpPreTrainedModel(FusionPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         std = self.config.prompt_initializer_range
-        if isinstance(module, nn.Linear) and module is getattr(self, "classifier", None):
+        if isinstance(module, nn.Linear) and module is self._modules.get("classifier"):
             init.normal_(module.weight, std=self.config.classifier_initializer_range)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
@@ -255,7 +255,7 @@ class DcpModel(DcpPreTrainedModel):
             return None, None, None
         sizes = types
         if ends is not None:
-            ends = ends.masked_fill(is_absent(types, MissingType.TEXT), 0)
+            ends = ends.masked_fill(lacks(types, MissingType.TEXT), 0)
             sizes = torch.cat([types, ends.max().view(1) + 1])
         on_host = sizes.tolist()
         length = None if ends is None else on_host.pop()
@@ -300,7 +300,7 @@ class DcpModel(DcpPreTrainedModel):
             types = types.index_select(0, index)
         if complete:
             return encode(*inputs, types=types)
-        absent = is_absent(types, modality)
+        absent = lacks(types, modality)
         if rows is None or len(rows) == 1:  # some of these may be fillers, which can be anything
             inputs = _without_fillers(inputs, absent)
         features = encode(*inputs, types=types)

@@ -22,7 +22,7 @@ absent (0 nothing, 1 the text, 2 the picture):
 The pooler reads the text's [CLS]. Prompts, pooler and classifier train.
 """
 
-import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ from transformers.utils import TransformersKwargs, auto_docstring, can_return_tu
 
 from ..configuration.configuration_mmp import MmpConfig
 from .base import FusionPreTrainedModel
-from .missing_modality import MissingType, is_absent
+from .missing_modality import MissingType, lacks
 from .outputs import FusionClassifierOutput, FusionModelOutput
 from .prompted_vilt import Prefix, build_vilt, embed_image, embed_text, run_prompted_vilt
 
@@ -73,8 +73,8 @@ class MmpPreTrainedModel(FusionPreTrainedModel):
 
     @classmethod
     def tower_sources(
-        cls, vision: str | os.PathLike | None, text: str | os.PathLike | None, hub_kwargs: dict[str, Any]
-    ) -> dict[str, str | os.PathLike | None]:
+        cls, vision: str | Path | None, text: str | Path | None, hub_kwargs: dict[str, Any]
+    ) -> dict[str, str | Path | None]:
         """ViLT is one model for both modalities: `vision` names it, `text` is `None` or the same."""
         if text is not None and vision is not None and str(text) != str(vision):
             raise ValueError(
@@ -102,7 +102,7 @@ class MmpModel(MmpPreTrainedModel):
     def __init__(self, config: MmpConfig):
         super().__init__(config)
         self.backbone_model = build_vilt(config.backbone_config, config._attn_implementation)
-        shape = (len(MissingType), len(config.prompt_layers), config.prompt_length, config.backbone_config.hidden_size)
+        shape = (len(MissingType), len(config.prompted_layers), config.prompt_length, config.backbone_config.hidden_size)
         self.prompts = nn.Parameter(torch.empty(shape))
         self.post_init()
 
@@ -119,7 +119,7 @@ class MmpModel(MmpPreTrainedModel):
     def prompts_of(self, types: torch.Tensor) -> tuple[dict[int, torch.Tensor], dict[int, Prefix]]:
         """Per prompted layer the input prompts, or the keys and values, of samples with these missing types."""
         chosen = self.prompts.index_select(0, types).unbind(dim=1)  # per layer (batch, L, dim)
-        per_layer = dict(zip(self.config.prompt_layers, chosen))
+        per_layer = dict(zip(self.config.prompted_layers, chosen))
         if self.config.prompt_type == "input":
             return per_layer, {}
         if not self.config.learn_prompts:
@@ -164,8 +164,8 @@ class MmpModel(MmpPreTrainedModel):
         if pixel_mask is None:
             pixel_mask = torch.ones_like(pixel_values[:, 0], dtype=torch.long)
         if self.config.absent_inputs == "masked":
-            no_image = is_absent(types, MissingType.IMAGE)[:, None, None]
-            no_text = is_absent(types, MissingType.TEXT)[:, None]
+            no_image = lacks(types, MissingType.IMAGE)[:, None, None]
+            no_text = lacks(types, MissingType.TEXT)[:, None]
             pixel_values = pixel_values.masked_fill(no_image[:, None], 0.0)
             pixel_mask = pixel_mask.masked_fill(no_image, 0)
             first = torch.arange(input_ids.shape[1], device=device) == 0

@@ -108,7 +108,7 @@ class DcpPromptLearner(nn.Module):
     def forward(self) -> dict[str, list[torch.Tensor]]:
         """For each tower the prompts of its blocks: `(3, 2K, width)` for the first, `[correlated; common]`, then
         `(3, K, width)` each; rows are missing types. Empty without prompts of these kinds."""
-        chains = {"vision": [], "text": []}
+        chains: dict[str, list[torch.Tensor]] = {"vision": [], "text": []}
         if "correlated" in self.kinds:
             chains["vision"], chains["text"] = self.correlated()
         if "common" in self.kinds:

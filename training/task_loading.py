@@ -59,7 +59,7 @@ def load_task_data(data: DataArguments, seed: int) -> TaskData:
                 return None
             raise ValueError(f"The data set {data.name!r} has no split {name!r}; it has {', '.join(loaded)}.")
         rate = data.missing_rate if training else data.missing_eval_rate
-        missing = None
+        missing: MissingModality | OfficialMissing | None = None
         if rate > 0 and data.missing_table == "official":
             missing = _official_missing(data, spec, loaded, name, seed)
         elif rate > 0:

@@ -89,16 +89,13 @@ def official_tables(
     for split in SPLITS:
         if split not in sizes:
             continue
-        settings = {
-            "kind": kind if isinstance(kind, str) else kind[split],
-            "rate": rate[split] if isinstance(rate, Mapping) else rate,
-            "both_ratio": both_ratio,
-        }
-        _check(settings)
-        if kept is not None and split in kept and settings["rate"] > 0:
+        split_kind = kind if isinstance(kind, str) else kind[split]
+        split_rate = rate[split] if isinstance(rate, Mapping) else rate
+        _check({"kind": split_kind, "rate": split_rate, "both_ratio": both_ratio})
+        if kept is not None and split in kept and split_rate > 0:
             tables[split] = np.asarray(kept[split], dtype=np.int8)
         else:
-            tables[split] = official_table(sizes[split], generator=generator, **settings)
+            tables[split] = official_table(sizes[split], split_kind, split_rate, both_ratio, generator)
     return tables
 
 
