@@ -99,6 +99,10 @@ class MmpConfig(BackboneConfig):
         if self.max_text_length is not None:
             self.backbone_config.max_position_embeddings = self.max_text_length
 
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:
+        """ViLT, which reads the text."""
+        return self.backbone_config
+
     @property
     def prompted_layers(self) -> list[int]:
         """`prompt_layers`, once it is resolved."""

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import AutoTokenizer
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_utils import ImageInput
@@ -134,7 +135,10 @@ class MmpProcessor(ProcessorMixin):  # trf-ignore: TRF057
         self, images: list[Any], allow_remote_images: bool, images_kwargs: dict[str, Any]
     ) -> dict[str, torch.Tensor]:
         present = [row for row, image in enumerate(images) if image is not None]
-        pictures = [to_pil_rgb(images[row], row=row, allow_remote_images=allow_remote_images) for row in present]
+        pictures = [
+            self._at_least_a_patch(to_pil_rgb(images[row], row=row, allow_remote_images=allow_remote_images))
+            for row in present
+        ]
         if len(present) < len(images):
             divisor = self.image_processor.size_divisor or 1
             side = max(self.image_processor.size["shortest_edge"] // divisor, 1) * divisor
@@ -154,6 +158,17 @@ class MmpProcessor(ProcessorMixin):  # trf-ignore: TRF057
         pixels[absent, :, :side, :side] = ABSENT_PIXEL
         mask[absent, :side, :side] = 1
         return {"pixel_values": pixels, "pixel_mask": mask}
+
+    def _at_least_a_patch(self, picture: Image.Image) -> Image.Image:
+        """Stretches a picture so narrow that ViLT's image processor would round a side down to nothing."""
+        divisor = self.image_processor.size_divisor or 1
+        longest = int(1333 / 800 * self.image_processor.size["shortest_edge"])  # as transformers has it
+        short, long = sorted(picture.size)
+        least = -(-long * divisor // max(longest - divisor, divisor))
+        if short >= least:
+            return picture
+        width, height = (max(side, least) for side in picture.size)
+        return picture.resize((width, height), Image.Resampling.BICUBIC)
 
     @property
     def model_input_names(self) -> list[str]:

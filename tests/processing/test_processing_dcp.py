@@ -176,6 +176,13 @@ def test_mmp_keeps_shapes_and_masks_padding():
     assert nothing["pixel_values"].shape == (1, 3, 64, 64) and nothing["pixel_mask"].all()
 
 
+@pytest.mark.parametrize("size", [(2000, 20), (9, 3000), (640, 10)])
+def test_mmp_takes_narrow_pictures(size):
+    batch = mmp_processor()(images=[picture(*size)], return_tensors="pt")
+    sides = sorted(batch["pixel_values"].shape[2:])
+    assert sides == [32, 96] or sides == [32, 64]
+
+
 def test_mmp_survives_saving(tmp_path):
     processor = mmp_processor()
     processor.save_pretrained(tmp_path)
