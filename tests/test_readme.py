@@ -45,9 +45,15 @@ def stand_ins(tmp_path, monkeypatch):
 
 def test_python_examples_run(stand_ins):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     rows = [{"id": str(n), "image": Image.new("RGB", (40, 40)), "text": "a cat", "label": n % 3} for n in range(4)]
-    names = {"picture": rows[0]["image"], "spec": fusionzoo.get_dataset_spec("demo:memes"), "data": {"train": rows}}
+    text_tower = AutoModel.from_config(AutoConfig.for_model(**tiny_text_config()))
+    names = {
+        "any_model": text_tower,
+        "picture": rows[0]["image"],
+        "spec": fusionzoo.get_dataset_spec("demo:memes"),
+        "data": {"train": rows},
+    }
     results = []
     for block in blocks:
         code = block
@@ -56,7 +62,8 @@ def test_python_examples_run(stand_ins):
         exec(compile(code, "README.md", "exec"), names)
         results.append(dict(names))
     assert results[0]["model"].config.model_type == "fz_mope"
-    assert results[1]["model"].config.vision_config.model_type == "swin"
+    assert results[2]["model"].config.vision_config.model_type == "swin"
+    assert any("mixlora" in name for name, _ in names["lora"].named_parameters())
     assert names["half"].table(names["data"]["test"]["id"]).tolist().count(2) == len(names["data"]["test"]) // 2
 
 
