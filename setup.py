@@ -28,7 +28,16 @@ for part in PARTS:
     package_dir[f"fusionzoo.{part}"] = part
     packages += [f"fusionzoo.{part}"] + [f"fusionzoo.{part}.{name}" for name in find_packages(str(HERE / part))]
 
-TEST = ["hypothesis", "parameterized", "pytest", "pytest-timeout", "pytest-xdist", "setuptools", "wheel"]
+TEST = [
+    "clip-anytorch",
+    "hypothesis",
+    "parameterized",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "setuptools",
+    "wheel",
+]
 
 setup(
     name="fusionzoo",
@@ -58,6 +67,7 @@ setup(
         "accelerate>=1.10",
         "datasets>=4.0",
         "evaluate>=0.4.6",
+        "ftfy>=6.2",
         "huggingface_hub>=1.0",
         "jinja2",
         "matplotlib",

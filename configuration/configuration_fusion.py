@@ -15,7 +15,7 @@
 
 import difflib
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -25,16 +25,14 @@ WEIGHTS_SCOPES = ("full", "trainable")
 
 
 @strict
-class FusionConfig(PreTrainedConfig):  # trf-ignore: TRF057 (abstract; every method documents its fields)
-    """Base of the zoo's configurations: two towers (dicts with a `model_type`, or configurations), whether they are
-    frozen (`freeze_backbone`), and what a checkpoint holds (`weights_scope`, `frozen_parts`)."""
+class BackboneConfig(PreTrainedConfig):  # trf-ignore: TRF057 (abstract; every method documents its fields)
+    """Base of the zoo's configurations: towers (dicts with a `model_type`, or configurations) under the names of
+    `default_towers`, whether they are frozen (`freeze_backbone`), and what a checkpoint holds (`weights_scope`,
+    `frozen_parts`)."""
 
-    model_type = "fz_fusion"
-    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
-    default_towers = {"vision_config": "vit", "text_config": "bert"}
+    model_type = "fz_backbone"
+    default_towers: ClassVar[dict[str, str]] = {}  # name of the sub-config -> its model_type when none is given
 
-    vision_config: Any = None  # a PreTrainedConfig once constructed
-    text_config: Any = None
     freeze_backbone: bool = True
     weights_scope: str = "full"
     frozen_parts: dict | None = None
@@ -55,9 +53,22 @@ class FusionConfig(PreTrainedConfig):  # trf-ignore: TRF057 (abstract; every met
             )
 
 
+@strict
+class FusionConfig(BackboneConfig):  # trf-ignore: TRF057 (abstract; every method documents its fields)
+    """Base of the configurations with a vision and a text tower."""
+
+    model_type = "fz_fusion"
+    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
+    default_towers: ClassVar[dict[str, str]] = {"vision_config": "vit", "text_config": "bert"}
+
+    vision_config: Any = None  # a PreTrainedConfig once constructed
+    text_config: Any = None
+
+
 def _as_config(name: str, value: Any, default_model_type: str) -> PreTrainedConfig:
     if isinstance(value, PreTrainedConfig):
-        return value
+        # Of a dual encoder like CLIP, the tower in question.
+        return getattr(value, name) if name in value.sub_configs else value
     if not isinstance(value, dict | None):
         raise ValueError(
             f'{name}={value!r} must be a configuration or a dict with a model_type, e.g. {{"model_type": '
@@ -82,4 +93,4 @@ def _refuse_misspelt(config_class: type, extra: dict[str, Any]) -> None:
             raise ValueError(f"{config_class.__name__} has no field {name!r}; did you mean {close[0]!r}?")
 
 
-__all__ = ["FusionConfig"]
+__all__ = ["BackboneConfig", "FusionConfig"]

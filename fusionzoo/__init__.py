@@ -32,10 +32,16 @@ if (_root / "setup.py").is_file() and (_root / "modeling").is_dir():
     __path__.append(str(_root))
 
 _PUBLIC_NAMES = {
+    "configuration.configuration_dcp": ("DcpConfig",),
     "configuration.configuration_mixlora": ("MixLoraConfig",),
+    "configuration.configuration_mmp": ("MmpConfig",),
     "configuration.configuration_mope": ("MopeConfig",),
+    "modeling.modeling_dcp": ("DcpForSequenceClassification", "DcpModel"),
+    "modeling.modeling_mmp": ("MmpForSequenceClassification", "MmpModel"),
     "modeling.modeling_mope": ("MopeForSequenceClassification", "MopeModel"),
     "modeling.missing_modality": ("MissingType",),
+    "processing.processing_dcp": ("DcpProcessor",),
+    "processing.processing_mmp": ("MmpProcessor",),
     "processing.processing_mope": ("MopeProcessor",),
     "training.data.loading": ("load_fusion_dataset",),
     "training.data.registry": ("get_dataset_spec",),
@@ -64,11 +70,19 @@ def __dir__() -> list[str]:
 _install_registration()
 
 if TYPE_CHECKING:
+    from .configuration.configuration_dcp import DcpConfig as DcpConfig
     from .configuration.configuration_mixlora import MixLoraConfig as MixLoraConfig
+    from .configuration.configuration_mmp import MmpConfig as MmpConfig
     from .configuration.configuration_mope import MopeConfig as MopeConfig
     from .modeling.missing_modality import MissingType as MissingType
+    from .modeling.modeling_dcp import DcpForSequenceClassification as DcpForSequenceClassification
+    from .modeling.modeling_dcp import DcpModel as DcpModel
+    from .modeling.modeling_mmp import MmpForSequenceClassification as MmpForSequenceClassification
+    from .modeling.modeling_mmp import MmpModel as MmpModel
     from .modeling.modeling_mope import MopeForSequenceClassification as MopeForSequenceClassification
     from .modeling.modeling_mope import MopeModel as MopeModel
+    from .processing.processing_dcp import DcpProcessor as DcpProcessor
+    from .processing.processing_mmp import MmpProcessor as MmpProcessor
     from .processing.processing_mope import MopeProcessor as MopeProcessor
     from .training.collation import FusionCollator as FusionCollator
     from .training.data.loading import load_fusion_dataset as load_fusion_dataset

@@ -77,6 +77,8 @@ TUNERS: dict[str, Tuner] = {
     "mixlora": Tuner("mixlora", "Conditional Mixture of LoRA", "2402.15896"),
 }
 METHODS: dict[str, Method] = {
+    "dcp": Method("dcp", "Deep Correlated Prompting", "2410.06558", "Dcp"),
+    "mmp": Method("mmp", "Missing-aware Prompts", "2303.03369", "Mmp"),
     "mope": Method("mope", "Mixture of Prompt Experts", "2403.10568", "Mope"),
 }
 

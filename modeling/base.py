@@ -22,9 +22,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.models.siglip.modeling_siglip import SiglipTextModel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from ..configuration.configuration_fusion import FusionConfig
+from ..configuration.configuration_fusion import BackboneConfig
 
 
 _HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -36,7 +37,7 @@ class FusionPreTrainedModel(PreTrainedModel):
     A model owns its towers under the names in `tower_configs`, which maps each attribute to its sub-config.
     """
 
-    config: FusionConfig
+    config: BackboneConfig
     tower_configs = {"vision_model": "vision_config", "text_model": "text_config"}
     # Frozen towers named here also stay in eval mode (no dropout, no stochastic depth, fixed statistics).
     eval_when_frozen: tuple[str, ...] = ()
@@ -68,18 +69,28 @@ class FusionPreTrainedModel(PreTrainedModel):
 
         Runs at construction and after loading, because `from_pretrained` forgets `requires_grad`.
         """
+        if self.config.freeze_backbone:
+            for name, tower in self.towers().items():
+                tower.requires_grad_(False)
+                for part in self.trained_parts(name, tower):
+                    part.requires_grad_(True)
         self._keys_to_ignore_on_save = self._keys_left_out()
-        if not self.config.freeze_backbone:
-            return
-        for tower in self.towers().values():
-            tower.requires_grad_(False)
 
     def _keys_left_out(self) -> set[str]:
-        """The keys that `save_pretrained` does not write: those of the frozen towers, for slim checkpoints."""
+        """The keys that `save_pretrained` does not write: what is frozen of the towers, for slim checkpoints."""
         if self.config.weights_scope != "trainable":
             return set()
         prefix = "" if self.base_model is self else f"{self.base_model_prefix}."
-        return {f"{prefix}{name}.{key}" for name, tower in self.towers().items() for key in tower.state_dict()}
+        left_out = set()
+        for name, tower in self.towers().items():
+            parts = {id(each) for part in self.trained_parts(name, tower) for each in part.parameters()}
+            trained = {key for key, parameter in tower.named_parameters() if id(parameter) in parts}
+            left_out |= {f"{prefix}{name}.{key}" for key in tower.state_dict() if key not in trained}
+        return left_out
+
+    def trained_parts(self, name: str, tower: nn.Module) -> list[nn.Module]:
+        """Parts of a frozen tower that train nevertheless; checkpoints of either scope hold them."""
+        return []
 
     def train(self, mode: bool = True) -> "FusionPreTrainedModel":
         super().train(mode)
@@ -91,7 +102,7 @@ class FusionPreTrainedModel(PreTrainedModel):
         return self
 
     def parameter_group(self, name: str) -> str:
-        """The learning-rate group of a parameter: `"vision"`, `"text"` or `"fusion"`."""
+        """The learning-rate group of a parameter: `"vision"`, `"text"`, `"fusion"` or `"head"`."""
         owners = {"vision": ("vision_", "absent_image"), "text": ("text_", "absent_text")}
         for group, starts in owners.items():
             if any(part.startswith(starts) for part in name.split(".")):
@@ -114,8 +125,9 @@ class FusionPreTrainedModel(PreTrainedModel):
         """A model with pretrained towers and freshly initialised fusion parameters.
 
         Args:
-            vision, text: Hub id or folder of each tower, anything that `AutoModel.from_pretrained` takes. A tower
-                that the chosen method does not use may be `None`.
+            vision, text: Hub id or folder of each tower, anything that `AutoModel.from_pretrained` takes; of a dual
+                encoder like CLIP, its vision or text tower is taken, and `text=None` means the same dual encoder. A
+                tower that the chosen method does not use may be `None`.
             dtype: dtype of the model; `None` keeps float32.
             attn_implementation: e.g. `"sdpa"` or `"eager"`.
             hub_kwargs: keywords for the Hub (`token`, `cache_dir`, `local_files_only`, ...).
@@ -133,7 +145,7 @@ class FusionPreTrainedModel(PreTrainedModel):
         ```
         """
         hub_kwargs = hub_kwargs or {}
-        sources = {"vision_model": vision, "text_model": text}
+        sources = cls.tower_sources(vision, text, hub_kwargs)
         sub_configs = {
             cls.tower_configs[name]: AutoConfig.from_pretrained(source, **hub_kwargs)
             for name, source in sources.items()
@@ -143,7 +155,7 @@ class FusionPreTrainedModel(PreTrainedModel):
         if dtype is not None:
             config.dtype = dtype
         model = cls._from_config(config, attn_implementation=attn_implementation)
-        origins = {}
+        origins, loaded = {}, {}
         for name, tower in model.towers().items():
             source = sources[name]
             if source is None:
@@ -152,11 +164,14 @@ class FusionPreTrainedModel(PreTrainedModel):
                     f"This {cls.__name__} has a {argument} tower, but from_backbones got {argument}=None; give a Hub "
                     "id or a folder."
                 )
-            state = _tower_state(source, None, hub_kwargs, set(tower.state_dict()))
+            if source not in loaded:
+                loaded[source] = AutoModel.from_pretrained(source, dtype="auto", **hub_kwargs)
+            state = model.fit_tower_state(name, _tower_state(loaded[source], name, set(tower.state_dict())), tower)
             missing = set(tower.state_dict()) - set(state)
             if missing:
                 raise ValueError(f"{source} lacks weights of the {name}: {', '.join(sorted(missing)[:5])} ...")
             tower.load_state_dict(state)
+            model.base_model.adopt_from_backbone(name, loaded[source])
             origins[name] = {
                 "repo_id": str(source),
                 "revision": _commit_hash(source, hub_kwargs),
@@ -165,6 +180,26 @@ class FusionPreTrainedModel(PreTrainedModel):
         model.config.frozen_parts = origins
         model.freeze_parts()
         return model.eval()
+
+    @classmethod
+    def tower_sources(
+        cls, vision: str | Path | None, text: str | Path | None, hub_kwargs: dict[str, Any]
+    ) -> dict[str, str | Path | None]:
+        """Where each tower of `tower_configs` comes from, for the arguments of `from_backbones`."""
+        if text is None and vision is not None:
+            both = {"vision_config", "text_config"}
+            if both <= set(AutoConfig.from_pretrained(vision, **hub_kwargs).sub_configs):
+                text = vision
+        return {"vision_model": vision, "text_model": text}
+
+    def adopt_from_backbone(self, name: str, backbone: PreTrainedModel) -> None:
+        """Takes what the method needs of a pretrained model beside its tower (CLIP's projections, say)."""
+
+    def fit_tower_state(
+        self, name: str, state: dict[str, torch.Tensor], tower: PreTrainedModel
+    ) -> dict[str, torch.Tensor]:
+        """A pretrained tower's weights in the shapes of ours, for methods that change one (a longer table, say)."""
+        return state
 
     # ---- saving and loading -----------------------------------------------------------------------------------
 
@@ -179,8 +214,12 @@ class FusionPreTrainedModel(PreTrainedModel):
                     f'weights_scope="trainable" leaves out {", ".join(sorted(missing))}, but config.frozen_parts does '
                     'not say where they come from; build the model with from_backbones, or use weights_scope="full".'
                 )
+            left_out = self._keys_left_out()
+            prefix = "" if self.base_model is self else f"{self.base_model_prefix}."
             trained = [
-                name for name, tower in self.towers().items() if any(p.requires_grad for p in tower.parameters())
+                name
+                for name, tower in self.towers().items()
+                if any(p.requires_grad and f"{prefix}{name}.{key}" in left_out for key, p in tower.named_parameters())
             ]
             if trained:
                 raise ValueError(
@@ -235,13 +274,16 @@ class FusionPreTrainedModel(PreTrainedModel):
             if origin is None:
                 raise ValueError(f"{source} leaves out its {name}, and its config does not say where that comes from.")
             wanted = set(tower.state_dict())
-            tower_state = _tower_state(origin["repo_id"], origin.get("revision"), tower_hub_kwargs, wanted)
+            backbone = AutoModel.from_pretrained(
+                origin["repo_id"], revision=origin.get("revision") or "main", dtype="auto", **tower_hub_kwargs
+            )
+            tower_state = skeleton.fit_tower_state(name, _tower_state(backbone, name, wanted), tower)
             if origin.get("sha256") not in (None, fingerprint(tower_state)):
                 raise ValueError(
                     f"The weights of {origin['repo_id']} (revision {origin.get('revision')}) are not those that "
                     f'{source} was trained on; restore them, or load a checkpoint saved with weights_scope="full".'
                 )
-            state |= {f"{prefix}{name}.{key}": value for key, value in tower_state.items()}
+            state = {f"{prefix}{name}.{key}": value for key, value in tower_state.items()} | state
         kwargs = {name: value for name, value in kwargs.items() if name not in _HUB_KEYWORDS}
         model, info = super().from_pretrained(
             None, config=config, state_dict=state, output_loading_info=True, **kwargs
@@ -257,6 +299,8 @@ class FusionPreTrainedModel(PreTrainedModel):
 
 def build_tower(config: PreTrainedConfig, pooler: bool = False) -> PreTrainedModel:
     """The tower of a sub-config, without an unused pooling layer (dead parameters break distributed training)."""
+    if config.model_type == "siglip_text_model":  # transformers has no AutoModel entry for it
+        return SiglipTextModel._from_config(config)
     tower_class = AutoModel._model_mapping[type(config)]
     if isinstance(tower_class, tuple):
         tower_class = tower_class[0]
@@ -274,11 +318,11 @@ def fingerprint(state: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _tower_state(
-    source: str | Path, revision: str | None, hub_kwargs: dict[str, Any], wanted: set[str]
-) -> dict[str, torch.Tensor]:
-    """The tower's weights under today's names; `AutoModel` applies the checkpoint's own renamings."""
-    tower = AutoModel.from_pretrained(source, revision=revision or "main", dtype="auto", **hub_kwargs)
+def _tower_state(backbone: PreTrainedModel, name: str, wanted: set[str]) -> dict[str, torch.Tensor]:
+    """The weights of a tower out of a loaded backbone: the backbone itself, or a dual encoder's tower of that name."""
+    tower = (
+        getattr(backbone, name) if f"{name.removesuffix('_model')}_config" in backbone.config.sub_configs else backbone
+    )
     return {key: value for key, value in tower.state_dict().items() if key in wanted}
 
 

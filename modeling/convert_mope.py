@@ -33,6 +33,7 @@ from transformers import AutoConfig
 from ..configuration.configuration_mope import MopeConfig
 from .base import fingerprint
 from .modeling_mope import MopeForSequenceClassification
+from .state_reader import StateReader
 
 
 FUSE_METHODS = {
@@ -53,24 +54,6 @@ OFFICIAL_NORMALISATION = {
     "image_mean": [0.46777044, 0.44531429, 0.40661017],
     "image_std": [0.12221994, 0.12145835, 0.14380469],
 }
-
-
-class _Reader:
-    """An official state dict that remembers which of its numbers were used."""
-
-    def __init__(self, state: Mapping[str, torch.Tensor]):
-        self.state = dict(state)
-        self.used = {name: torch.zeros(tensor.shape, dtype=torch.bool) for name, tensor in self.state.items()}
-
-    def has(self, name: str) -> bool:
-        return name in self.state
-
-    def take(self, name: str, *index: Any) -> torch.Tensor:
-        self.used[name][index] = True
-        return self.state[name][index]
-
-    def unused(self) -> dict[str, torch.Tensor]:
-        return {name: self.state[name][~used] for name, used in self.used.items() if not used.all()}
 
 
 def convert_config(options: Mapping[str, Any], state: Mapping[str, torch.Tensor], **fields: Any) -> MopeConfig:
@@ -144,7 +127,7 @@ def convert_state_dict(
         Our state dict for `MopeForSequenceClassification`, and what was not used: weights that never take part in the
         method (a second head, block 0's routers, ...), as flat tensors by official name.
     """
-    reader = _Reader(_without_prefix(state))
+    reader = StateReader(_without_prefix(state))
     ours: dict[str, torch.Tensor] = {}
     for name in list(reader.state):
         if name.startswith("vision_model.encoder."):
@@ -221,7 +204,7 @@ def router_state(blocks: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torc
     return ours
 
 
-def _convert_swin(reader: _Reader, name: str, config: MopeConfig, ours: dict[str, torch.Tensor]) -> None:
+def _convert_swin(reader: StateReader, name: str, config: MopeConfig, ours: dict[str, torch.Tensor]) -> None:
     if not config.uses_vision:
         return
     target = name.removeprefix("vision_model.encoder.")
@@ -243,7 +226,7 @@ def _convert_swin(reader: _Reader, name: str, config: MopeConfig, ours: dict[str
         ours[f"{base}encoder.{target}"] = reader.take(name)
 
 
-def _convert_text_prompts(reader: _Reader, config: MopeConfig, ours: dict[str, torch.Tensor]) -> None:
+def _convert_text_prompts(reader: StateReader, config: MopeConfig, ours: dict[str, torch.Tensor]) -> None:
     base = "mope.fusion_prompts."
     if not config.text_is_steered:
         if config.uses_text and config.text_prompt_length and reader.has("text_model.prompt_vector"):
@@ -264,7 +247,7 @@ def _convert_text_prompts(reader: _Reader, config: MopeConfig, ours: dict[str, t
         _convert_mapper(reader, ours, "instruct_proj.0", "instruct_proj.1", "instruct_proj.3")
 
 
-def _convert_vision_prompts(reader: _Reader, config: MopeConfig, ours: dict[str, torch.Tensor]) -> None:
+def _convert_vision_prompts(reader: StateReader, config: MopeConfig, ours: dict[str, torch.Tensor]) -> None:
     if not config.uses_vision:
         return
     encoder, base = "vision_model.encoder.", "mope.fusion_prompts."
@@ -298,7 +281,7 @@ def _convert_vision_prompts(reader: _Reader, config: MopeConfig, ours: dict[str,
         _convert_feature_router(reader, ours, [f"moe_proj.{row}" for row in range(max(sum(depths) - 1, 1))])
 
 
-def _convert_mapper(reader: _Reader, ours: dict[str, torch.Tensor], down: str, norm: str, up: str) -> None:
+def _convert_mapper(reader: StateReader, ours: dict[str, torch.Tensor], down: str, norm: str, up: str) -> None:
     base = "mope.fusion_prompts.mapper."
     names = {down: "down", norm: "norm"} | {up.format(index): f"up.{index}" for index in range(4)}
     if "{}" not in up:
@@ -309,13 +292,13 @@ def _convert_mapper(reader: _Reader, ours: dict[str, torch.Tensor], down: str, n
             ours[f"{base}{names[module]}.{leaf}"] = reader.take(name)
 
 
-def _convert_feature_router(reader: _Reader, ours: dict[str, torch.Tensor], rows: list[str]) -> None:
+def _convert_feature_router(reader: StateReader, ours: dict[str, torch.Tensor], rows: list[str]) -> None:
     for leaf in ("weight", "bias"):
         if all(reader.has(f"{row}.{leaf}") for row in rows):
             ours[f"mope.fusion_prompts.router.proj.{leaf}"] = torch.cat([reader.take(f"{row}.{leaf}") for row in rows])
 
 
-def _convert_heads(reader: _Reader, config: MopeConfig, ours: dict[str, torch.Tensor]) -> None:
+def _convert_heads(reader: StateReader, config: MopeConfig, ours: dict[str, torch.Tensor]) -> None:
     heads = {"classifier": "vision_model.classifier"}
     if config.fuse_method == "ensemble":
         heads = {"vision_classifier": "vision_model.classifier", "text_classifier": "text_model.heads"}

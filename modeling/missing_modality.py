@@ -42,7 +42,12 @@ def is_absent(missing_type: torch.Tensor | None, modality: MissingType) -> torch
     Returns:
         `(batch,)` booleans, or `None` when nothing is absent.
     """
-    return None if missing_type is None else (missing_type & int(modality)) != 0
+    return None if missing_type is None else lacks(missing_type, modality)
+
+
+def lacks(missing_type: torch.Tensor, modality: MissingType) -> torch.Tensor:
+    """Which samples lack `modality`: `(batch,)` integers to `(batch,)` booleans."""
+    return (missing_type & int(modality)) != 0
 
 
 def replace_absent(features: torch.Tensor, substitute: nn.Parameter, absent: torch.Tensor | None) -> torch.Tensor:

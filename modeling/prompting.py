@@ -68,7 +68,7 @@ def masked_mean(tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
 
 
-def _run(layer: nn.Module, function: Any, *args: torch.Tensor | None) -> torch.Tensor:
+def run_layer(layer: nn.Module, function: Any, *args: torch.Tensor | None, **kwargs: Any) -> torch.Tensor:
     """Calls `function`, under activation checkpointing if the layer has it switched on.
 
     Stock layers checkpoint themselves in training mode (twice would recompute twice), but skip it outside; a frozen
@@ -76,8 +76,8 @@ def _run(layer: nn.Module, function: Any, *args: torch.Tensor | None) -> torch.T
     """
     checkpoints_itself = layer.training and function is layer
     if getattr(layer, "gradient_checkpointing", False) and torch.is_grad_enabled() and not checkpoints_itself:
-        return layer._gradient_checkpointing_func(function, *args)
-    return function(*args)
+        return layer._gradient_checkpointing_func(partial(function, **kwargs), *args)
+    return function(*args, **kwargs)
 
 
 def _run_single_stage(
@@ -90,7 +90,7 @@ def _run_single_stage(
         num_prompts = 0 if prompts is None else prompts.shape[1]
         hidden = tokens if prompts is None else insert_after_first(tokens, prompts)
         masks = () if mask_for is None else (mask_for(hidden, num_prompts),)
-        hidden = _run(layer, layer, hidden, *masks)
+        hidden = run_layer(layer, layer, hidden, *masks)
         tokens, prompts = remove_after_first(hidden, num_prompts) if num_prompts else (hidden, None)
     return tokens if prompts is None else insert_after_first(tokens, prompts)
 
@@ -228,17 +228,20 @@ def window_attention(attention: nn.Module, tokens: torch.Tensor, bias: torch.Ten
     )
     if bias.shape[0] > 1:
         bias = bias.repeat(tokens.shape[0] // bias.shape[0], 1, 1, 1)
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, _eager_attention)
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention)
     dropout = attention.attention_dropout if attention.training else 0.0
     output, _ = attend(attention, query, key, value, bias, dropout=dropout, scaling=attention.scaling)
     return attention.o_proj(output.reshape(tokens.shape))
 
 
-def _eager_attention(
+def eager_attention(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-    attention_mask: torch.Tensor, dropout: float, scaling: float,
+    attention_mask: torch.Tensor | None, dropout: float, scaling: float, **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    weights = query @ key.transpose(2, 3) * scaling + attention_mask
+    """Attention in plain operations, with the signature of transformers' attention functions."""
+    weights = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
     weights = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
@@ -312,7 +315,7 @@ def run_prompted_swin(
         for block, layer in enumerate(swin_stage.blocks):
             new_prompts = next_prompts(stage, block, prompts if prompts.shape[1] else None, patches)
             prompts = prompts if new_prompts is None else new_prompts.to(patches.dtype)
-            prompts, patches = _run(layer, partial(swin_block, layer, grid=grid, order=order), prompts, patches)
+            prompts, patches = run_layer(layer, partial(swin_block, layer, grid=grid, order=order), prompts, patches)
         if swin_stage.downsample is not None:
             prompts, patches = merge_prompts(swin_stage.downsample, prompts), swin_stage.downsample(patches, grid)
             grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)

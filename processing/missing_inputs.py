@@ -91,12 +91,17 @@ def normalize_image_text(images: Any = None, text: Any = None) -> ImageTextRows:
 
 
 def encode_images(
-    image_processor: Any, images: Sequence[Any], *, allow_remote_images: bool = False, **images_kwargs: Any
+    image_processor: Any,
+    images: Sequence[Any],
+    *,
+    allow_remote_images: bool = False,
+    absent_value: float = 0.0,
+    **images_kwargs: Any,
 ) -> torch.Tensor:
     """Pixels of a batch in which pictures may be absent.
 
-    Present pictures come out as if the absent ones were not in the batch; absent ones are zeros, i.e. the mean colour
-    of the normalisation.
+    Present pictures come out as if the absent ones were not in the batch; absent ones are `absent_value` everywhere: 0
+    is the mean colour of the normalisation.
 
     Args:
         image_processor: any of transformers' image processors that returns `pixel_values` of one size.
@@ -119,7 +124,7 @@ def encode_images(
     pixels = image_processor(shown, **images_kwargs)["pixel_values"]
     if len(present) == len(images):
         return pixels
-    batch = pixels.new_zeros((len(images), *pixels.shape[1:]))
+    batch = pixels.new_full((len(images), *pixels.shape[1:]), absent_value)
     batch[present] = pixels[: len(present)]
     return batch
 

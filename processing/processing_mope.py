@@ -17,17 +17,20 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers import AutoTokenizer
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.tokenization_utils_base import TextInput
 
-from .image_presets import IMAGE_PRESETS, build_image_processor
+from .backbone_inputs import (
+    DEFAULT_MAX_TEXT_LENGTH,
+    as_batch,
+    call_options,
+    check_max_text_length,
+    load_image_processor,
+)
 from .missing_inputs import encode_images, encode_text, normalize_image_text
-
-
-DEFAULT_MAX_TEXT_LENGTH = 512
 
 
 class MopeProcessor(ProcessorMixin):  # trf-ignore: TRF057
@@ -70,13 +73,7 @@ class MopeProcessor(ProcessorMixin):  # trf-ignore: TRF057
     """
 
     def __init__(self, image_processor: Any, tokenizer: Any, max_text_length: int | None = None):
-        if max_text_length is not None:
-            needed = tokenizer.num_special_tokens_to_add() + 1
-            if isinstance(max_text_length, bool) or not isinstance(max_text_length, int) or max_text_length < needed:
-                raise ValueError(
-                    f"max_text_length={max_text_length!r} must be None or a whole number of tokens, at least {needed} "
-                    "(the special tokens and one of the text)."
-                )
+        check_max_text_length(max_text_length, tokenizer)
         self.max_text_length = max_text_length
         super().__init__(image_processor, tokenizer)
 
@@ -106,15 +103,7 @@ class MopeProcessor(ProcessorMixin):  # trf-ignore: TRF057
             OSError: a tower's files cannot be found.
             ValueError: `image_size` without a preset, or what `build_image_processor` refuses.
         """
-        backend_kwargs = {} if backend is None else {"backend": backend}
-        if image_preset is None:
-            if image_size is not None:
-                raise ValueError(f"image_size={image_size!r} needs an image_preset; name one, e.g. 'imagenet'.")
-            image_processor = _load_image_processor(vision, **backend_kwargs, **kwargs)
-        else:
-            config = AutoConfig.from_pretrained(vision, **kwargs)
-            size = config.image_size if image_size is None else image_size
-            image_processor = build_image_processor(image_preset, config.model_type, size, **backend_kwargs)
+        image_processor = load_image_processor(vision, image_preset, image_size, backend, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(text, **kwargs)
         return cls(image_processor=image_processor, tokenizer=tokenizer, max_text_length=max_text_length)
 
@@ -137,38 +126,18 @@ class MopeProcessor(ProcessorMixin):  # trf-ignore: TRF057
                 `UnsafeImageError`, a `ValueError` with a `reason`.
         """
         rows = normalize_image_text(images, text)
-        max_length_given = "max_length" in kwargs or "max_length" in kwargs.get("text_kwargs", {})
-        kwargs = {key: dict(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
-        options = self._merge_kwargs(
-            self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
-        )
-        text_kwargs, images_kwargs = options["text_kwargs"], options["images_kwargs"]
-        if self.max_text_length is not None and not max_length_given:
-            text_kwargs["max_length"] = self.max_text_length  # wins over what the tokenizer was saved with
+        images_kwargs, text_kwargs = call_options(self, kwargs, self.max_text_length)
         limit = min(DEFAULT_MAX_TEXT_LENGTH, self.tokenizer.model_max_length)
         pixel_values = encode_images(
             self.image_processor, rows.images, allow_remote_images=bool(allow_remote_images), **images_kwargs
         )
         tokens = encode_text(self.tokenizer, rows.text, default_max_length=limit, **text_kwargs)
-        return_tensors = text_kwargs.get("return_tensors")
-        if return_tensors != "pt":
-            pixel_values = pixel_values.numpy() if return_tensors == "np" else list(pixel_values)
-        data = {"pixel_values": pixel_values, **tokens, "missing_type": [int(kind) for kind in rows.missing_type]}
-        return BatchFeature(data, tensor_type=return_tensors)
+        others = {**tokens, "missing_type": [int(kind) for kind in rows.missing_type]}
+        return as_batch({"pixel_values": pixel_values}, others, text_kwargs.get("return_tensors"))
 
     @property
     def model_input_names(self) -> list[str]:
         return [*super().model_input_names, "missing_type"]
-
-
-def _load_image_processor(vision: str | os.PathLike, **kwargs: Any) -> Any:
-    try:
-        return AutoImageProcessor.from_pretrained(vision, **kwargs)
-    except OSError as error:
-        raise OSError(
-            f"No image preprocessing could be loaded from {os.fspath(vision)!r}; if the tower itself is there, name a "
-            f"preset: image_preset={', '.join(map(repr, IMAGE_PRESETS))}. ({error})"
-        ) from error
 
 
 __all__ = ["MopeProcessor"]

@@ -105,8 +105,19 @@ def tiny_vision_config(vision: str = "vit", image_size: int = 32) -> dict[str, A
             "window_size": 2,
             "drop_path_rate": 0.0,
         }
+    if vision in ("clip", "siglip"):
+        config = {
+            "model_type": f"{vision}_vision_model",
+            "image_size": image_size,
+            "patch_size": 8,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 48,
+        }
+        return config if vision == "siglip" else {**config, "projection_dim": 20}
     if vision not in ("vit", "dinov2"):
-        raise ValueError(f"vision={vision!r} must be 'vit', 'dinov2' or 'swin'.")
+        raise ValueError(f"vision={vision!r} must be 'vit', 'dinov2', 'swin', 'clip' or 'siglip'.")
     config = {
         "model_type": vision,
         "image_size": image_size,
@@ -122,8 +133,22 @@ def tiny_vision_config(vision: str = "vit", image_size: int = 32) -> dict[str, A
 
 def tiny_text_config(text: str = "bert") -> dict[str, Any]:
     """The config of a two-layer text tower that fits `tiny_tokenizer(text)` as a dict."""
+    if text in ("clip", "siglip"):
+        return {
+            "model_type": f"{text}_text_model",
+            "vocab_size": len(tiny_tokenizer("bert")),
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 40,
+            "max_position_embeddings": 80,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+            "pad_token_id": 0,
+            **({"projection_dim": 20} if text == "clip" else {"projection_size": 18}),
+        }
     if text not in ("bert", "roberta"):
-        raise ValueError(f"text={text!r} must be 'bert' or 'roberta'.")
+        raise ValueError(f"text={text!r} must be 'bert', 'roberta', 'clip' or 'siglip'.")
     config = {
         "model_type": text,
         "vocab_size": len(tiny_tokenizer(text)),
@@ -145,3 +170,32 @@ def tiny_mope_config(vision: str = "vit", text: str = "bert", image_size: int = 
     return MopeConfig(
         vision_config=tiny_vision_config(vision, image_size), text_config=tiny_text_config(text), **fields
     )
+
+
+def tiny_dcp_config(vision: str = "vit", text: str = "bert", image_size: int = 32, **fields: Any) -> Any:
+    """A `DcpConfig` with tiny towers and short prompts; `fields` are its own fields."""
+    from fusionzoo.configuration.configuration_dcp import DcpConfig
+
+    # Narrower bottlenecks would be products whose last bit depends on where the weights lie in memory.
+    fields = {"prompt_length": 6, "prompt_depth": 2, "reduction_factor": 2, **fields}
+    return DcpConfig(
+        vision_config=tiny_vision_config(vision, image_size), text_config=tiny_text_config(text), **fields
+    )
+
+
+def tiny_mmp_config(**fields: Any) -> Any:
+    """An `MmpConfig` with a tiny ViLT; `fields` are its own fields."""
+    from fusionzoo.configuration.configuration_mmp import MmpConfig
+
+    backbone = {
+        "model_type": "vilt",
+        "vocab_size": len(tiny_tokenizer("bert")),
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 40,
+        "image_size": 32,
+        "patch_size": 16,
+        "max_position_embeddings": 80,
+    }
+    return MmpConfig(**{"backbone_config": backbone, "prompt_length": 6, "cls_token_id": 2, **fields})

@@ -101,8 +101,18 @@ class DataArguments:
     missing_per_epoch: bool = field(
         default=False, metadata={"help": "Draw anew in each epoch which samples lack a modality."}
     )
+    missing_table: Literal["addressed", "official"] = field(
+        default="addressed",
+        metadata={
+            "help": "addressed: by a hash of (seed, id); official: the tables of the DCP and MMP code, by row order."
+        },
+    )
     missing_eval_rate: float = field(
         default=0.0, metadata={"help": "As missing_rate, for the validation and test split."}
+    )
+    metric_rules: Literal["standard", "dcp_official"] = field(
+        default="standard",
+        metadata={"help": "dcp_official: thresholds and macro F1 as in the code of DCP and MMP."},
     )
     randaugment_num_ops: int = field(
         default=0, metadata={"help": "RandAugment on training images: operations per image (0 = off)."}
@@ -116,6 +126,17 @@ class DataArguments:
                 raise ValueError(f"data.{name} must lie between 0 and 1, got {value!r}.")
         if self.missing_kind not in ("image", "text", "both"):
             raise ValueError(f"data.missing_kind must be one of image, text, both; got {self.missing_kind!r}.")
+        for name, allowed in (
+            ("missing_table", ("addressed", "official")),
+            ("metric_rules", ("standard", "dcp_official")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"data.{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
+        if self.missing_table == "official" and self.missing_per_epoch:
+            raise ValueError(
+                "data.missing_table official is one table for all epochs; set data.missing_per_epoch to false, or "
+                "data.missing_table to addressed."
+            )
         for name in ("max_train_samples", "max_eval_samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -170,6 +191,19 @@ class FusionTrainingArguments(TrainingArguments):
     decay_all_parameters: bool = field(
         default=False, metadata={"help": "Apply weight decay to biases and normalisation layers as well."}
     )
+    decay_norm_weights: bool = field(
+        default=False,
+        metadata={"help": "Apply weight decay to the weights of normalisation layers too; biases have none."},
+    )
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the classifier, for methods that tell it apart."}
+    )
+    schedule_rules: Literal["standard", "dcp_official"] = field(
+        default="standard",
+        metadata={
+            "help": "dcp_official: the linear schedule of the DCP and MMP code, whose step counts are rounded down."
+        },
+    )
     lr_milestones: list[float] | None = field(
         default=None,
         metadata={
@@ -203,12 +237,26 @@ class FusionTrainingArguments(TrainingArguments):
             self.label_names = ["labels"]
         super().__post_init__()
         self._check_milestones()
+        self._check_schedule_rules()
 
     @property
     def device(self) -> torch.device:
         """The device; on the CPU without the process number, which old versions of torch cannot load tensors onto."""
         device = super().device
         return torch.device("cpu") if device.type == "cpu" else device
+
+    def _check_schedule_rules(self) -> None:
+        if self.schedule_rules not in ("standard", "dcp_official"):
+            raise ValueError(
+                f"training.schedule_rules must be one of standard, dcp_official; got {self.schedule_rules!r}."
+            )
+        if self.schedule_rules == "dcp_official" and (
+            self.lr_scheduler_type.value != "linear" or self.lr_milestones is not None or self.max_steps > 0
+        ):
+            raise ValueError(
+                "training.schedule_rules dcp_official is a linear schedule over num_train_epochs; it needs "
+                "lr_scheduler_type: linear, and neither lr_milestones nor max_steps."
+            )
 
     def _check_milestones(self) -> None:
         if self.lr_milestones is None:

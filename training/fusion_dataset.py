@@ -33,7 +33,8 @@ from .data.registry import DatasetSpec
 
 
 if TYPE_CHECKING:
-    from .data.missing_simulation import MissingModality
+    from .data.missing_simulation import MissingModality, MissingTable
+    from .data.official_missing import OfficialMissing
 
 
 def sample_seed(seed: int, epoch: int, sample_id: str) -> int:
@@ -96,7 +97,7 @@ class FusionDataset(Dataset):
         spec: DatasetSpec,
         *,
         seed: int = 0,
-        missing: "MissingModality | None" = None,
+        missing: "MissingModality | MissingTable | OfficialMissing | None" = None,
         augment: Callable[[Image.Image, int], Image.Image] | None = None,
     ):
         wanted = [spec.image_column, spec.text_column, spec.label_column]

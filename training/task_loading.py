@@ -26,6 +26,7 @@ from ..auto import get_method
 from .arguments import DataArguments, ModelArguments
 from .data.loading import load_fusion_dataset
 from .data.missing_simulation import MissingModality
+from .data.official_missing import SPLITS, OfficialMissing
 from .data.prepare_report import REPORT_FILE, Report
 from .data.registry import DatasetSpec, get_dataset_spec, list_datasets
 from .data.tabular import tabular_spec
@@ -58,8 +59,10 @@ def load_task_data(data: DataArguments, seed: int) -> TaskData:
                 return None
             raise ValueError(f"The data set {data.name!r} has no split {name!r}; it has {', '.join(loaded)}.")
         rate = data.missing_rate if training else data.missing_eval_rate
-        missing = None
-        if rate > 0:
+        missing: MissingModality | OfficialMissing | None = None
+        if rate > 0 and data.missing_table == "official":
+            missing = _official_missing(data, spec, loaded, name, seed)
+        elif rate > 0:
             missing = MissingModality(
                 rate=rate,
                 kind=data.missing_kind,
@@ -75,6 +78,25 @@ def load_task_data(data: DataArguments, seed: int) -> TaskData:
         build(data.train_split, spec.train_split, training=True),
         build(data.validation_split, spec.validation_split, training=False),
         build(data.test_split, spec.test_split, training=False),
+    )
+
+
+def _official_missing(
+    data: DataArguments, spec: DatasetSpec, loaded: Mapping[str, Dataset], name: str, seed: int
+) -> OfficialMissing:
+    """The official table of the split `name`; all splits matter, as they draw one after the other."""
+    wanted = (data.train_split, data.validation_split, data.test_split)
+    defaults = (spec.train_split, spec.validation_split, spec.test_split)
+    names = {official: mine or default for official, mine, default in zip(SPLITS, wanted, defaults)}
+    sizes = {official: len(loaded[mine]) for official, mine in names.items() if mine in loaded}
+    split = next(official for official, mine in names.items() if mine == name)
+    return OfficialMissing(
+        split,
+        sizes,
+        rate={each: data.missing_rate if each == "train" else data.missing_eval_rate for each in sizes},
+        kind=dict.fromkeys(sizes, data.missing_kind),
+        both_ratio=data.missing_both_ratio,
+        seed=seed,
     )
 
 

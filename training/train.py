@@ -98,7 +98,7 @@ def fit_recipe(path_or_name: str | Path, overrides: list[str] | tuple[str, ...] 
         train_dataset=task.train,
         eval_dataset=task.validation,
         data_collator=FusionCollator(processor, task.spec),
-        compute_metrics=build_compute_metrics(task.spec),
+        compute_metrics=build_compute_metrics(task.spec, data_args.metric_rules),
         processing_class=processor,
     )
     outcome = trainer.train(resume_from_checkpoint=resume)

@@ -20,6 +20,7 @@ safe checkpoints need, and the model card. Loop, evaluation, mixed precision, se
 import functools
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -144,15 +145,22 @@ class FusionTrainer(Trainer):
         return self.optimizer
 
     def get_parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """One optimizer group per (vision, text, fusion) x (decayed or not), of the trainable parameters only.
+        """One optimizer group per (vision, text, fusion, head) x (decayed or not), of the trainable parameters only.
 
         Each group has `params`, `lr`, `weight_decay` and, for logs and tests, `name`.
         """
         args = self.args
         group_of = getattr(self.accelerator.unwrap_model(model), "parameter_group", lambda name: "fusion")
         decayed = None if args.decay_all_parameters else set(self.get_decay_parameter_names(model))
-        rates = {"vision": args.vision_learning_rate, "text": args.text_learning_rate, "fusion": None}
-        decays = {"vision": None, "text": None, "fusion": args.fusion_weight_decay}
+        if decayed is not None and args.decay_norm_weights:
+            decayed = {name for name, _ in model.named_parameters() if not name.endswith("bias")}
+        rates = {
+            "fusion": None,
+            "vision": args.vision_learning_rate,
+            "text": args.text_learning_rate,
+            "head": args.head_learning_rate,
+        }
+        decays = {"vision": None, "text": None, "fusion": args.fusion_weight_decay, "head": None}
         groups: dict[str, dict[str, Any]] = {}
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
@@ -160,7 +168,8 @@ class FusionTrainer(Trainer):
             part = group_of(name.removeprefix("module."))
             if part not in rates:
                 raise ValueError(
-                    f"{type(model).__name__}.parameter_group({name!r}) gave {part!r}; it must be vision, text or fusion."
+                    f"{type(model).__name__}.parameter_group({name!r}) gave {part!r}; it must be vision, text, fusion or "
+                    "head."
                 )
             has_decay = decayed is None or name in decayed
             weight_decay = args.weight_decay if decays[part] is None else decays[part]
@@ -180,10 +189,17 @@ class FusionTrainer(Trainer):
                 f"{type(model).__name__} has no trainable parameter: everything is frozen. Check freeze_backbone and "
                 "fuse_method in the model section."
             )
-        order = [f"{part}{ending}" for part in ("fusion", "vision", "text") for ending in ("", "_no_decay")]
+        order = [f"{part}{ending}" for part in rates for ending in ("", "_no_decay")]
         return [groups[key] for key in order if key in groups]  # the first one's rate is logged as learning_rate
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
+        if self.args.schedule_rules == "dcp_official" and self.lr_scheduler is None:
+            schedule = OfficialSchedule(
+                self.batches_per_epoch(), self.args.gradient_accumulation_steps, self.args.num_train_epochs
+            )
+            self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, schedule.factor)
+            self._created_lr_scheduler = True
+            return self.lr_scheduler
         if self.args.lr_milestones is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         factor = functools.partial(
@@ -198,10 +214,13 @@ class FusionTrainer(Trainer):
 
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass over the training data, all processes together."""
+        return max(1, math.ceil(self.batches_per_epoch() / self.args.gradient_accumulation_steps))
+
+    def batches_per_epoch(self) -> int:
+        """Micro-batches of one process in one pass over the training data."""
         args, samples = self.args, len(self.train_dataset)
         per_batch = self._train_batch_size * args.world_size
-        batches = samples // per_batch if args.dataloader_drop_last else math.ceil(samples / per_batch)
-        return max(1, math.ceil(batches / args.gradient_accumulation_steps))
+        return samples // per_batch if args.dataloader_drop_last else math.ceil(samples / per_batch)
 
     # ---- checkpoints ----
 
@@ -326,6 +345,42 @@ class FusionTrainer(Trainer):
             from ..hub_cards.model_card import write_training_card  # cards read training records, so import late
 
             write_training_card(self, Path(self.args.output_dir) / "README.md", **kwargs)
+
+
+@dataclass(frozen=True)
+class OfficialSchedule:
+    """The linear schedule of the DCP and MMP code: a warm-up over a tenth of the steps, then down to 0.
+
+    The steps are counted over all micro-batches and rounded down, while an optimizer step is also made at the end of each
+    epoch; so the last steps of a run have a learning rate of 0.
+
+    Args:
+        batches: micro-batches per epoch.
+        accumulation: micro-batches per optimizer step.
+        epochs: passes over the data.
+    """
+
+    batches: int
+    accumulation: int
+    epochs: float
+
+    @property
+    def total_steps(self) -> int:
+        return int(self.batches * self.epochs / self.accumulation)
+
+    @property
+    def warmup_steps(self) -> int:
+        return int(0.1 * self.total_steps)
+
+    @property
+    def optimizer_steps(self) -> int:
+        return math.ceil(self.epochs * math.ceil(self.batches / self.accumulation))
+
+    def factor(self, step: int) -> float:
+        """What the learning rate is multiplied by in optimizer step `step`, counted from 0."""
+        if step < self.warmup_steps:
+            return step / max(1, self.warmup_steps)
+        return max(0.0, (self.total_steps - step) / max(1, self.total_steps - self.warmup_steps))
 
 
 def milestone_factor(step: int, *, milestones: list[int], gamma: float, warmup_steps: int) -> float:

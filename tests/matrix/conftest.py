@@ -35,6 +35,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             quick = mark.args
     if "slim" in metafunc.fixturenames:  # trained towers are always part of the file
         chosen = [row for row in chosen if row.frozen]
+    if {"slim", "tower_folders"} & set(metafunc.fixturenames):
+        chosen = [row for row in chosen if row.towers is not None]
     slow = [row for row in chosen if quick is not None and row.name not in quick]
     metafunc.parametrize(
         "row", [pytest.param(row, id=row.name, marks=[pytest.mark.slow] if row in slow else []) for row in chosen]

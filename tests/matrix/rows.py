@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from fixtures_tiny import tiny_image_processor, tiny_mope_config, tiny_tokenizer
+from fixtures_tiny import tiny_dcp_config, tiny_image_processor, tiny_mmp_config, tiny_mope_config, tiny_tokenizer
 from PIL import Image
+from transformers import ViltImageProcessor
 
 import fusionzoo
-from fusionzoo import MopeProcessor
+from fusionzoo import DcpProcessor, MmpProcessor, MopeProcessor
 
 
 _TEXTS = (
@@ -41,11 +42,15 @@ class Row:
         model_class: name of a public model class with `forward(..., labels) -> loss, logits`.
         make_processor: gives the processor that fits the configuration.
         is_trained: whether training is meant to change the parameter of this name.
-        towers: kinds of the pretrained folders for `from_backbones`, `(vision, text)`, as in `fixtures_tiny`.
+        towers: kinds of the pretrained folders for `from_backbones`, `(vision, text)`, as in `fixtures_tiny`; `None` for
+            rows whose backbone is one model, which have their own tests of it.
         modalities: what the method looks at.
         fields: configuration fields of this row.
         num_layers: layers of all towers, each of which activation checkpointing must recompute.
         changing_buffers: endings of the names of buffers that training updates.
+        some_option: a configuration field that changes nothing at inference, and a value for it.
+        reshapes: whether towers run on fewer samples where some are absent, so that results agree but for rounding.
+        quiet_fields: configuration fields that leave nothing random in training.
     """
 
     name: str
@@ -53,11 +58,14 @@ class Row:
     model_class: str
     make_processor: Callable[[], Any]
     is_trained: Callable[[str], bool]
-    towers: tuple[str, str]
+    towers: tuple[str, str] | None
     modalities: tuple[str, ...] = ("image", "text")
     fields: dict[str, Any] = field(default_factory=dict)
     num_layers: int = 4
     changing_buffers: tuple[str, ...] = ()
+    some_option: tuple[str, Any] = ("prompt_dropout", 0.5)
+    reshapes: bool = False
+    quiet_fields: dict[str, Any] = field(default_factory=dict)
 
     @property
     def multi_label(self) -> bool:
@@ -82,7 +90,7 @@ class Row:
 
     def quiet_model(self, seed: int = 0, **fields: Any) -> Any:
         """A model without anything random in training."""
-        return self.model(seed, prompt_dropout=0.0, router_noise_std=0.0, **fields)
+        return self.model(seed, **{**self.quiet_fields, **fields})
 
     def rows(self, count: int, seed: int = 0) -> tuple[list[Image.Image], list[str]]:
         generator = torch.Generator().manual_seed(seed)
@@ -106,8 +114,8 @@ class Row:
 
 def _lively(config: Any) -> Any:
     """Towers whose weights are large enough for their inputs to matter."""
-    for tower in (config.vision_config, config.text_config):
-        tower.initializer_range = 0.2
+    for name in config.default_towers:
+        getattr(config, name).initializer_range = 0.2
     return config
 
 
@@ -123,8 +131,47 @@ def _mope(name: str, vision: str = "vit", text: str = "bert", **changes: Any) ->
         "is_trained": lambda name: ".vision_model." not in name and ".text_model." not in name,
         "towers": (vision, text),
         "num_layers": (8 if vision == "swin" else 2) + 2,
+        "quiet_fields": {"prompt_dropout": 0.0, "router_noise_std": 0.0},
     }
     return Row(name, fields=fields, **{**defaults, **changes})
+
+
+def _dcp(name: str, vision: str = "vit", text: str = "bert", **changes: Any) -> Row:
+    fields = {
+        "num_labels": 3, "prompt_length": 6, "prompt_depth": 2, "reduction_factor": 2,
+        "problem_type": "single_label_classification", **changes.pop("fields", {}),
+    }  # fmt: skip
+    tokenizer = "roberta" if text == "roberta" else "bert"
+    norms = ("vision_model.layernorm.", "vision_model.post_layernorm.", "text_model.final_layer_norm.")
+    defaults = {
+        "make_config": lambda **fields: _lively(tiny_dcp_config(vision, text, **fields)),
+        "model_class": "DcpForSequenceClassification",
+        "make_processor": lambda: DcpProcessor(
+            tiny_image_processor(32, "torchvision"), tiny_tokenizer(tokenizer), pad_to_max_length=False
+        ),
+        "is_trained": lambda name: (
+            not any(f".{tower}_model." in name for tower in ("vision", "text")) or any(norm in name for norm in norms)
+        ),
+        "towers": None if vision in ("clip", "siglip") else (vision, text),
+        "some_option": ("prompt_initializer_range", 0.5),
+        "reshapes": fields.get("skip_absent_towers", True),
+    }
+    return Row(name, fields=fields, **{**defaults, **changes})
+
+
+def _mmp(name: str, **fields: Any) -> Row:
+    return Row(
+        name,
+        make_config=lambda **fields: _lively(tiny_mmp_config(**fields)),
+        model_class="MmpForSequenceClassification",
+        make_processor=lambda: MmpProcessor(
+            ViltImageProcessor(size={"shortest_edge": 32}, size_divisor=16), tiny_tokenizer()
+        ),
+        is_trained=lambda name: ".backbone_model." not in name or ".pooler." in name,
+        towers=None,
+        fields={"num_labels": 3, "problem_type": "single_label_classification", **fields},
+        num_layers=2,
+    )
 
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -147,4 +194,13 @@ ROWS = [
     _mope(
         "text_only", fields={"fuse_method": "text_only", "text_pooling": "mean"}, modalities=("text",), num_layers=2
     ),
+    _dcp("dcp-vit-bert"),
+    _dcp("dcp-dinov2-roberta", "dinov2", "roberta", fields={"prompt_sharing": "per_type", "correlated_norm": "post"}),
+    # CLIP's text tower with a mask, as the rows' texts are not padded to one length.
+    _dcp("dcp-clip", "clip", "clip", fields={"dynamic_attends_padding": False, "train_text_projection": True}),
+    _dcp("dcp-dense", fields={"skip_absent_towers": False, "problem_type": "multi_label_classification"}),
+    _dcp("dcp-independent", fields={"prompt_type": "independent", "dynamic_generator": "attention_mlp"}),
+    _mmp("mmp-input"),
+    _mmp("mmp-attention", prompt_type="attention"),
 ]
+MOPE_ROWS = tuple(row.name for row in ROWS if row.model_class.startswith("Mope"))

@@ -161,8 +161,9 @@ def test_slim_options(row: Row, slim: Any):
     )
     assert {each.dtype for each in half.parameters()} == {torch.bfloat16}
     assert all(tower.config._attn_implementation == "eager" for tower in half.towers().values())
-    other = model_class(row).from_pretrained(folder, prompt_dropout=0.5)
-    assert other.config.prompt_dropout == 0.5
+    name, value = row.some_option
+    other = model_class(row).from_pretrained(folder, **{name: value})
+    assert getattr(other.config, name) == value
     assert torch.equal(logits(other, row.inputs()), logits(model, row.inputs()))
     base = AutoModel.from_pretrained(folder)
     assert torch.equal(base(**row.inputs()).pooler_output, model.base_model(**row.inputs()).pooler_output)

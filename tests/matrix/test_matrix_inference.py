@@ -84,7 +84,7 @@ def test_complete_rows_do_not_notice_absent_ones(row: Row):
     plain = logits(model, inputs, missing_type=None)
     missing = torch.tensor([0, 1, 0, 2, 0, 0])
     mixed = logits(model, inputs, missing_type=missing)
-    assert torch.equal(mixed[missing == 0], plain[missing == 0])
+    close(mixed[missing == 0], plain[missing == 0], atol=2e-6 if row.reshapes else 0)
     for kind, modality in ((1, "text"), (2, "image")):
         difference = (mixed - plain)[missing == kind].abs().max()
         assert (difference > 1e-5) == (modality in row.modalities)

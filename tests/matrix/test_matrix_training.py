@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rows import Row
+from rows import MOPE_ROWS, Row
 
 
 MIXED = [0, 1, 2, 0]
@@ -149,7 +149,7 @@ def test_loss_equals_a_handwritten_one(row: Row, problem_type: str):
 
 
 def _routes(row: Row) -> bool:
-    return row.config().fuse_method in ("mope", "text_router")
+    return row.name in MOPE_ROWS and row.config().fuse_method in ("mope", "text_router")
 
 
 def test_regression_to_one_number(row: Row):
@@ -162,6 +162,7 @@ def test_regression_to_one_number(row: Row):
 # ---- routing noise ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rows(*MOPE_ROWS)
 def test_routing_noise_only_in_training(row: Row):
     model, inputs = row.model(prompt_dropout=0.0, router_noise_std=2.0), row.inputs()
     in_training = row.model(prompt_dropout=0.0, router_noise_std=2.0).train()

@@ -114,3 +114,31 @@ def test_metrics_are_evaluate_metrics():
         FusionF1(keep_in_memory=True).compute(predictions=[0], references=[0], average="macro")
     with pytest.raises(ValueError, match="average"):
         FusionF1(keep_in_memory=True).compute(predictions=[0], references=[0], average="mean")
+
+
+def test_the_official_rules_leave_unused_classes_out():
+    # class 2 is never true and never predicted; sigmoid(0) = 0.5 is positive under the official rules only
+    logits = np.array([[0.0, -1.0, -2.0], [1.0, 3.0, -4.0]])
+    labels = np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    prediction = EvalPrediction(logits, labels)
+    spec = multi_spec(("f1_macro", "f1_micro"))
+    standard, official = (build_compute_metrics(spec, rules)(prediction) for rules in ("standard", "dcp_official"))
+    assert standard["f1_macro"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert official == {"f1_macro": 1.0, "f1_micro": 1.0}
+    with pytest.raises(ValueError, match="Unknown metric rules 'official'; allowed: standard, dcp_official"):
+        build_compute_metrics(spec, "official")
+
+
+def test_f1_without_unused_classes():
+    metric = FusionF1(keep_in_memory=True)
+    options = {"predictions": [0, 1], "references": [0, 1], "average": "macro", "num_labels": 4}
+    assert metric.compute(**options) == {"f1_macro": 0.5}
+    assert metric.compute(**options, unused_classes="skip") == {"f1_macro": 1.0}
+    with pytest.raises(ValueError, match="unused_classes must be one of zero, skip"):
+        metric.compute(**options, unused_classes="drop")
+
+
+def test_ignored_labels_do_not_count():
+    logits = np.array([[3.0, 1.0, 0.0], [2.0, 1.0, 0.0], [0.0, 5.0, 1.0]])
+    spec = toy_spec(metrics=("accuracy",), main_metric="accuracy")
+    assert build_compute_metrics(spec)(EvalPrediction(logits, np.array([0, -100, 2]))) == {"accuracy": 0.5}

@@ -14,6 +14,7 @@
 import pytest
 import yaml
 
+from fusionzoo.auto import get_method
 from fusionzoo.training.data.registry import get_dataset_spec
 from fusionzoo.training.metrics.compute_metrics import build_compute_metrics
 from fusionzoo.training.recipe_files import (
@@ -28,6 +29,7 @@ from fusionzoo.training.recipe_files import (
 
 
 SHIPPED = [
+    "dcp/food101", "dcp/hateful_memes", "dcp/mmimdb", "mmp/food101", "mmp/hateful_memes", "mmp/mmimdb",
     "mope/demo_food", "mope/demo_imdb", "mope/demo_memes", "mope/food101", "mope/hateful_memes", "mope/mmimdb",
 ]  # fmt: skip
 
@@ -63,7 +65,7 @@ def test_every_shipped_recipe_loads(name):
     assert model.method == name.split("/")[0]
     spec = get_dataset_spec(data.name)
     build_compute_metrics(spec)
-    assert training.output_dir == f"runs/mope-{data.name.replace(':', '-')}"
+    assert training.output_dir == f"runs/{model.method}-{data.name.replace(':', '-')}"
     assert training.load_best_model_at_end == (training.eval_strategy.value != "no")
     text = (RECIPES_DIR / f"{name}.yaml").read_text(encoding="utf-8")
     assert f"fusionzoo train {name}" in text
@@ -79,6 +81,24 @@ def test_the_official_numbers():
     assert (training.weight_decay, training.decay_all_parameters) == (1e-3, True)
     assert (training.lr_milestones, training.lr_gamma) == ([3.0, 6.0], 0.4)
     assert load_recipe("mope/food101")[2].per_device_train_batch_size == 38
+
+
+@pytest.mark.parametrize("method", ["dcp", "mmp"])
+@pytest.mark.parametrize("dataset", ["mmimdb", "food101", "hateful_memes"])
+def test_the_numbers_of_missing_modality_work(method, dataset):
+    model, data, training = load_recipe(f"{method}/{dataset}")
+    assert model.vision == model.text
+    effective = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    assert (effective, training.num_train_epochs, training.learning_rate) == (256, 20, 1e-2)
+    assert (training.adam_beta2, training.weight_decay, training.max_grad_norm) == (0.98, 0.02, 0)
+    assert training.decay_norm_weights and training.schedule_rules == "dcp_official"
+    assert (data.missing_rate, data.missing_eval_rate, data.missing_kind, data.missing_table) == (
+        0.7, 0.7, "both", "official",
+    )  # fmt: skip
+    assert (data.metric_rules == "dcp_official") == (dataset == "mmimdb")
+    assert training.eval_steps == training.save_steps == (0.0055 if dataset == "hateful_memes" else 0.01)
+    config = get_method(method).config_class(**model.config)  # every field exists and fits
+    assert config.prompt_length == {"dcp": 36, "mmp": 16}[method]
 
 
 def test_values_are_yaml_1_2(recipe):

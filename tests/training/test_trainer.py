@@ -140,14 +140,57 @@ def test_parameter_groups(tmp_path):
 
 def test_a_group_that_does_not_exist_is_refused(tmp_path):
     model = toy_model()
-    model.parameter_group = lambda name: "head"
-    with pytest.raises(ValueError, match=r"gave 'head'; it must be vision, text or fusion"):
+    model.parameter_group = lambda name: "tail"
+    with pytest.raises(ValueError, match=r"gave 'tail'; it must be vision, text, fusion or head"):
         make_trainer(tmp_path, model=model).create_optimizer()
 
 
 def test_decay_all_parameters_leaves_no_exempt_group(tmp_path):
     trainer = make_trainer(tmp_path, weight_decay=1e-3, decay_all_parameters=True)
     assert {group["weight_decay"] for group in trainer.create_optimizer().param_groups} == {1e-3}
+
+
+def test_decay_norm_weights_exempts_biases_alone(tmp_path):
+    trainer = make_trainer(
+        tmp_path, model=toy_model(freeze_backbone=False), weight_decay=1e-3, decay_norm_weights=True
+    )
+    names = {id(each): name for name, each in trainer.model.named_parameters()}
+    decayed = {"": set(), "_no_decay": set()}
+    for group in trainer.create_optimizer().param_groups:
+        key = "_no_decay" if group["name"].endswith("_no_decay") else ""
+        decayed[key] |= {names[id(each)] for each in group["params"]}
+    assert decayed["_no_decay"] and all(name.endswith("bias") for name in decayed["_no_decay"])
+    assert any("norm" in name.lower() and name.endswith("weight") for name in decayed[""])
+    assert not any(name.endswith("bias") for name in decayed[""])
+
+
+def test_the_head_has_its_own_learning_rate(tmp_path):
+    model = toy_model()
+    model.parameter_group = lambda name: "head" if "classifier" in name else "fusion"
+    trainer = make_trainer(tmp_path, model=model, learning_rate=1e-3, head_learning_rate=3e-3)
+    rates = {group["name"].removesuffix("_no_decay"): group["lr"] for group in trainer.create_optimizer().param_groups}
+    assert rates == {"fusion": 1e-3, "head": 3e-3}
+
+
+def test_the_official_schedule_ends_before_the_last_step(tmp_path):
+    # 16 rows, batch 4, 3 accumulated: 2 steps an epoch are made, 4 * 10 / 3 = 13.3 are counted
+    trainer = make_trainer(
+        tmp_path,
+        num_train_epochs=10,
+        gradient_accumulation_steps=3,
+        learning_rate=1e-2,
+        lr_scheduler_type="linear",
+        schedule_rules="dcp_official",
+    )
+    trainer.train()
+    rates = [entry["learning_rate"] for entry in train_logs(trainer)]
+    assert len(rates) == 20
+    assert rates[:3] == pytest.approx([0.0, 1e-2, 1e-2 * 11 / 12])
+    assert rates[12] == pytest.approx(1e-2 / 12) and not any(rates[13:])
+    with pytest.raises(ValueError, match="schedule_rules must be one of standard, dcp_official"):
+        FusionTrainingArguments(output_dir=str(tmp_path), schedule_rules="official")
+    with pytest.raises(ValueError, match="needs lr_scheduler_type: linear, and neither lr_milestones nor max_steps"):
+        FusionTrainingArguments(output_dir=str(tmp_path), schedule_rules="dcp_official", max_steps=5)
 
 
 def test_milestones_scale_every_group_at_the_epoch(tmp_path):

@@ -26,17 +26,27 @@ from .fusion_f1 import FusionF1
 
 METRIC_NAMES = ("accuracy", "f1_macro", "f1_micro", "f1_weighted", "f1_samples", "f1_binary", "auroc")
 THRESHOLD = 0.5
+METRIC_RULES = ("standard", "dcp_official")
+IGNORED_LABEL = -100
 
 
-def build_compute_metrics(spec: DatasetSpec) -> Callable[[EvalPrediction], dict[str, float]]:
+def build_compute_metrics(spec: DatasetSpec, rules: str = "standard") -> Callable[[EvalPrediction], dict[str, float]]:
     """A function from logits and labels to the metrics that `spec.metrics` names.
 
     Single-label: the class with the largest logit; AUROC on P(class 1), with more classes the mean over the classes
     against the rest. Multi-label: every class with sigmoid(logit) > 0.5; accuracy is then the share of samples with all
     classes right. Regression: mean squared and absolute error, whatever `spec.metrics` says.
 
-    Raises `ValueError` for a metric that does not exist or does not fit the problem type.
+    Args:
+        spec: the data set.
+        rules: `"dcp_official"` are those of the DCP and MMP code, where they differ: sigmoid(logit) >= 0.5 is positive, and
+            classes that are neither true nor predicted do not count in the macro F1.
+
+    Single-label samples labelled -100 are left out under both rules. Raises `ValueError` for a metric that does not exist
+    or does not fit the problem type.
     """
+    if rules not in METRIC_RULES:
+        raise ValueError(f"Unknown metric rules {rules!r}; allowed: {', '.join(METRIC_RULES)}.")
     if spec.problem_type == "regression":
         return _regression_metrics
     multilabel = spec.problem_type == "multi_label_classification"
@@ -50,11 +60,15 @@ def build_compute_metrics(spec: DatasetSpec) -> Callable[[EvalPrediction], dict[
         logits = prediction.predictions
         logits = np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64)
         labels = np.asarray(prediction.label_ids)
-        if multilabel:
-            scores = probabilities(logits, spec.problem_type)
-            return _scores(spec, (scores > THRESHOLD).astype(np.int64), labels.astype(np.int64), scores)
+        if not multilabel:
+            logits, labels = logits[labels != IGNORED_LABEL], labels[labels != IGNORED_LABEL]
         scores = probabilities(logits, spec.problem_type)
-        return _scores(spec, logits.argmax(-1), labels.astype(np.int64), scores)
+        if multilabel:
+            predicted = scores >= THRESHOLD if rules == "dcp_official" else scores > THRESHOLD
+        else:
+            predicted = logits.argmax(-1)
+        unused_classes = "skip" if rules == "dcp_official" else "zero"
+        return _scores(spec, predicted.astype(np.int64), labels.astype(np.int64), scores, unused_classes)
 
     return compute
 
@@ -68,7 +82,9 @@ def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def _scores(spec: DatasetSpec, predicted: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+def _scores(
+    spec: DatasetSpec, predicted: np.ndarray, labels: np.ndarray, scores: np.ndarray, unused_classes: str
+) -> dict[str, float]:
     """`predicted`, `labels`: class numbers or 0/1 matrices; `scores`: (samples, classes) probabilities."""
     multilabel = labels.ndim == 2
     config = "multilabel" if multilabel else None
@@ -89,6 +105,7 @@ def _scores(spec: DatasetSpec, predicted: np.ndarray, labels: np.ndarray, scores
                 references=labels,
                 average=name.removeprefix("f1_"),
                 num_labels=spec.num_labels,
+                unused_classes=unused_classes,
             )
     return result
 

@@ -15,10 +15,12 @@
 
 import datasets
 import evaluate
+import numpy as np
 from sklearn.metrics import f1_score
 
 
 AVERAGES = ("micro", "macro", "weighted", "samples", "binary")
+UNUSED_CLASSES = ("zero", "skip")
 
 
 class FusionF1(evaluate.Metric):
@@ -31,6 +33,8 @@ class FusionF1(evaluate.Metric):
             multi-label only), `binary` (the class 1 of two).
         num_labels: number of classes, so that classes absent from this data count in `macro`. Required for class
             numbers unless `average="binary"`.
+        unused_classes: what `macro` does with a class that is neither true nor predicted anywhere: `zero` counts it as 0
+            (scikit-learn), `skip` leaves it out (torchmetrics 0.9, so the published numbers of DCP and MMP).
 
     Example:
 
@@ -54,8 +58,15 @@ class FusionF1(evaluate.Metric):
         )
 
     def _compute(
-        self, predictions, references, average: str = "macro", num_labels: int | None = None
+        self,
+        predictions,
+        references,
+        average: str = "macro",
+        num_labels: int | None = None,
+        unused_classes: str = "zero",
     ) -> dict[str, float]:
+        if unused_classes not in UNUSED_CLASSES:
+            raise ValueError(f"unused_classes must be one of {', '.join(UNUSED_CLASSES)}; got {unused_classes!r}.")
         if average not in AVERAGES:
             raise ValueError(f"average must be one of {', '.join(AVERAGES)}; got {average!r}.")
         multilabel = self.config_name == "multilabel"
@@ -68,5 +79,16 @@ class FusionF1(evaluate.Metric):
                     "num_labels is needed: classes that do not occur in this data count as 0 in the mean."
                 )
             labels = list(range(num_labels))
+        if average == "macro" and unused_classes == "skip":
+            labels = _used_classes(np.asarray(predictions), np.asarray(references))
+            if not labels:
+                return {"f1_macro": 0.0}
         score = f1_score(references, predictions, average=average, labels=labels, zero_division=0)
         return {f"f1_{average}": float(score)}
+
+
+def _used_classes(predictions: np.ndarray, references: np.ndarray) -> list[int]:
+    """The classes that are true or predicted somewhere, of class numbers or of 0/1 vectors."""
+    if references.ndim == 1:
+        return sorted({*predictions.tolist(), *references.tolist()})
+    return np.flatnonzero((predictions + references).any(axis=0)).tolist()
