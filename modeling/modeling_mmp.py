@@ -102,7 +102,12 @@ class MmpModel(MmpPreTrainedModel):
     def __init__(self, config: MmpConfig):
         super().__init__(config)
         self.backbone_model = build_vilt(config.backbone_config, config._attn_implementation)
-        shape = (len(MissingType), len(config.prompted_layers), config.prompt_length, config.backbone_config.hidden_size)
+        shape = (
+            len(MissingType),
+            len(config.prompted_layers),
+            config.prompt_length,
+            config.backbone_config.hidden_size,
+        )
         self.prompts = nn.Parameter(torch.empty(shape))
         self.post_init()
 
